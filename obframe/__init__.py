@@ -1,0 +1,1 @@
+"""obframe: an order-book recorder with a plugin for every part."""

@@ -1,0 +1,162 @@
+"""Every exception obframe raises. This module imports nothing from obframe.
+
+::
+
+    ObframeError
+    ├── ConfigError            settings: all problems at once
+    ├── PluginError            a plugin that cannot be loaded or opened
+    ├── MessageError           what a venue sent cannot be used
+    │   ├── MalformedMessage   not JSON, truncated, too deep, not UTF-8
+    │   └── InvalidEvent       JSON, but an id, price or quantity is refused
+    ├── CapacityError          a value is exact but does not fit the book's fixed point
+    ├── DecodeError            stored bytes are not a row
+    ├── SymbolError            a symbol that cannot be part of a key
+    ├── FeedError              a venue cannot be reached or refuses us
+    └── StorageError
+        ├── StoreLocked        another process writes this database
+        ├── StoreFormatError   not an obframe database, or of a newer format
+        ├── StoreCorrupt       damaged files
+        └── StoreUnavailable   disk full, I/O error: may heal, try again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ObframeError(Exception):
+    """Base of everything obframe raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the settings.
+
+    Attributes:
+        where: ``file:line``, ``environment OBFRAME_…``, ``--set`` or ``--symbols``.
+        key: The dotted key, such as ``rocksdb.path``.
+        message: What is wrong with which value, and the mend.
+    """
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}: {self.message}" if self.key else self.where + ": " + self.message
+
+
+class ConfigError(ObframeError):
+    """The settings are wrong; ``problems`` holds every mistake, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PluginError(ObframeError):
+    """A plugin cannot be loaded, validated or opened."""
+
+    def __init__(self, plugin: str, reason: str, mend: str) -> None:
+        self.plugin = plugin
+        self.reason = reason
+        self.mend = mend
+        super().__init__(f"plugin {plugin!r}: {reason}; {mend}")
+
+
+class MessageError(ObframeError):
+    """What a venue sent cannot be used. ``symbol`` is None when it could not be read."""
+
+    symbol: str | None
+
+
+class MalformedMessage(MessageError):
+    """A message that is not well-formed JSON of bounded depth in UTF-8.
+
+    Attributes:
+        symbol: The symbol that was read before the fault, or None.
+        reason: What is wrong.
+        offset: Byte offset of the fault.
+    """
+
+    def __init__(self, reason: str, offset: int = 0, symbol: str | None = None) -> None:
+        self.reason = reason
+        self.offset = offset
+        self.symbol = symbol
+        super().__init__(f"malformed message at byte {offset}: {reason}")
+
+
+class InvalidEvent(MessageError):
+    """A depth event with an id, price or quantity that is refused; nothing of it is applied.
+
+    Attributes:
+        symbol: The event's symbol, or None when it has none.
+        field: The field, such as ``u`` or ``bids[3].price``.
+        value: The offending text, cut to 80 characters.
+        reason: What is wrong.
+    """
+
+    def __init__(self, symbol: str | None, field: str, value: str, reason: str) -> None:
+        self.symbol = symbol
+        self.field = field
+        self.value = value[:80]
+        self.reason = reason
+        super().__init__(f"{symbol or '?'}: {field} = {self.value!r}: {reason}")
+
+
+class CapacityError(ObframeError):
+    """A price or quantity is well-formed but exceeds what the book can hold exactly."""
+
+    def __init__(self, symbol: str, field: str, value: str, limit: str) -> None:
+        self.symbol = symbol
+        self.field = field
+        self.value = value[:80]
+        self.limit = limit
+        super().__init__(f"{symbol}: {field} = {self.value!r} does not fit: {limit}")
+
+
+class DecodeError(ObframeError):
+    """Stored bytes are not a row; ``offset`` is the byte where decoding failed."""
+
+    def __init__(self, reason: str, offset: int = 0) -> None:
+        self.reason = reason
+        self.offset = offset
+        super().__init__(f"cannot decode row at byte {offset}: {reason}")
+
+
+class SymbolError(ObframeError, ValueError):
+    """A symbol that cannot be part of a key."""
+
+    def __init__(self, symbol: str, reason: str) -> None:
+        self.symbol = symbol
+        self.reason = reason
+        super().__init__(f"symbol {symbol!r}: {reason}")
+
+
+class FeedError(ObframeError):
+    """A venue cannot be reached or refuses us; the message names the setting that helps."""
+
+
+class StorageError(ObframeError):
+    """A storage backend failed; ``path`` is its location, empty when it has none."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        self.path = path
+        super().__init__(message)
+
+
+class StoreLocked(StorageError):
+    """Another process has the database open for writing."""
+
+
+class StoreFormatError(StorageError):
+    """Not an obframe database, a pickling one, or one of a newer format; nothing was touched."""
+
+
+class StoreCorrupt(StorageError):
+    """Files of the database are damaged; the message names what and the mend."""
+
+
+class StoreUnavailable(StorageError):
+    """Writing failed for a reason that may pass (disk full, I/O error); nothing of it is acknowledged."""

@@ -1,0 +1,158 @@
+"""What a plugin implements: symbol sources, feeds, storages and sinks.
+
+Everything a plugin author needs stands here, in ``obframe.types`` and in ``obframe.testing``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from obframe._core import DepthSnapshot, DepthUpdate, Snapshot
+from obframe.types import FeedStatus, Gap, Instrument, Mark, Record
+
+FeedEvent: TypeAlias = DepthUpdate | DepthSnapshot | FeedStatus
+
+Emit: TypeAlias = Callable[[FeedEvent], None]
+"""Takes one feed event. Never blocks, never raises: the event is applied when it returns."""
+
+
+@runtime_checkable
+class SymbolSource(Protocol):
+    """Says which instruments are wanted."""
+
+    def watch(self) -> AsyncIterator[frozenset[Instrument]]:
+        """Yield the wanted set, once at the start and again whenever it changes.
+
+        A source whose set never changes ends after the first; the set then stands.
+        """
+        ...
+
+
+@runtime_checkable
+class Feed(Protocol):
+    """Speaks to one venue and hands what it says to ``emit``, in order, with no queue between.
+
+    A feed normalises continuity: every update's ``prev_update_id`` is the ``last_update_id`` of the
+    update before it on an unbroken stream. It opens the stream of an instrument before its
+    snapshot can be asked for, and says ``SUBSCRIBED`` when the stream is open.
+    """
+
+    async def run(self, emit: Emit) -> None:
+        """Deliver events until cancelled. Whatever escapes is logged and ``run`` is called anew."""
+        ...
+
+    def subscribe(self, instruments: Collection[Instrument]) -> None:
+        """Want these instruments too. May be called before and during ``run``; returns at once."""
+        ...
+
+    def unsubscribe(self, instruments: Collection[Instrument]) -> None:
+        """Want these instruments no longer; returns at once."""
+        ...
+
+    def request_snapshot(self, instrument: Instrument) -> None:
+        """Ask for a whole book, to be delivered as ``DepthSnapshot`` through ``emit``.
+
+        Returns at once. The feed queues the request within the venue's limits and goes on trying
+        until the snapshot is delivered or the instrument unsubscribed. Asking for what is already
+        queued changes nothing.
+        """
+        ...
+
+    def counters(self) -> Mapping[str, int]:
+        """Return what happened so far, such as ``messages``, ``malformed``, ``reconnects``."""
+        ...
+
+
+@runtime_checkable
+class Storage(Protocol):
+    """Keeps rows, gaps and marks. Plain blocking code, safe to call from several threads.
+
+    Every method may raise ``StorageError``; ``StoreUnavailable`` says that trying again may help.
+    """
+
+    def append(self, records: Sequence[Record]) -> Sequence[Record]:
+        """Store the records in one atomic batch, durable at the configured level on return.
+
+        A second that is stored already is never overwritten.
+
+        Returns:
+            The records that were refused because their second was stored already.
+        """
+        ...
+
+    def scan(self, symbol: str, start: int, end: int) -> Iterator[Record]:
+        """Iterate over the rows of ``start <= timestamp <= end`` (Unix seconds), oldest first.
+
+        The iteration sees one consistent state. It ends with an error, never short, when a part
+        cannot be read. Close the iterator (or exhaust it) to release what it holds.
+        """
+        ...
+
+    def latest(self, symbol: str) -> Record | None:
+        """Return the newest row of the symbol."""
+        ...
+
+    def symbols(self) -> list[str]:
+        """Return all symbols that have rows or gaps, sorted."""
+        ...
+
+    def delete_before(self, symbol: str, timestamp: int) -> None:
+        """Delete rows, gaps and marks of the symbol before ``timestamp`` (exclusive), cheaply."""
+        ...
+
+    def append_gaps(self, gaps: Sequence[Gap]) -> None:
+        """Record gaps durably.
+
+        A gap that touches or overlaps one of the same symbol, reason and detail extends it, so
+        that a long gap can be told in instalments.
+        """
+        ...
+
+    def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
+        """Return the gaps that have a second in ``start..end``, both inside, oldest first, uncut."""
+        ...
+
+    def append_marks(self, marks: Sequence[Mark]) -> None:
+        """Record marks durably; touching marks of the same symbol and kind become one."""
+        ...
+
+    def marks(self, symbol: str, start: int, end: int) -> list[Mark]:
+        """Return the marks that have a second in ``start..end``, oldest first, uncut."""
+        ...
+
+    def close(self) -> None:
+        """Flush and release everything. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class Sink(Protocol):
+    """Is told of every sampled second. Its queue, time-out and retries are the framework's."""
+
+    async def write(self, snapshots: Sequence[Snapshot]) -> None:
+        """Take the snapshots of one second."""
+        ...
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Provider(Generic[T_co]):
+    """Offers one implementation of a protocol by name.
+
+    Args:
+        name: What ``--storage NAME`` and the like select, and the section of its settings.
+        summary: One line.
+        settings: A frozen dataclass whose fields all have defaults and ``metadata={"help": …}``.
+        open: Called with an instance of ``settings``; the async context manager it returns owns
+            the lifetime of what it yields.
+    """
+
+    name: str
+    summary: str
+    settings: type[Any]
+    open: Callable[[Any], AbstractAsyncContextManager[T_co]]

@@ -1,0 +1,225 @@
+"""Plain values that every room shares."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from obframe.errors import SymbolError
+
+SNAPSHOT_DEPTH = 20
+"""Levels a side in a stored row."""
+
+MIN_TIMESTAMP = 1_000_000_000
+MAX_TIMESTAMP = 9_999_999_999
+"""Unix seconds of ten digits: outside of it the order of keys would not be the order of time."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Instrument:
+    """One order book somewhere.
+
+    Args:
+        symbol: The name as it stands in stored keys, such as ``BTCUSDT``. No ``:``, no control or
+            space characters, no ``..``.
+        venue: Empty for the default venue.
+
+    Raises:
+        SymbolError: The symbol cannot be part of a key.
+    """
+
+    symbol: str
+    venue: str = ""
+
+    def __post_init__(self) -> None:
+        check_symbol(self.symbol)
+
+
+def check_symbol(symbol: str) -> str:
+    """Return the symbol when it can be part of a key.
+
+    Raises:
+        SymbolError: It is empty, too long (over 128 bytes) or has a character that keys cannot hold.
+    """
+    if not symbol:
+        raise SymbolError(symbol, "is empty")
+    try:
+        size = len(symbol.encode())
+    except UnicodeEncodeError:
+        raise SymbolError(symbol, "is not valid Unicode") from None
+    if size > 128:
+        raise SymbolError(symbol, "is longer than 128 bytes")
+    if ":" in symbol:
+        raise SymbolError(symbol, "holds ':', which separates symbol and time in keys")
+    if ".." in symbol:
+        raise SymbolError(symbol, "holds '..'")
+    for character in symbol:
+        if character.isspace() or unicodedata.category(character).startswith("C"):
+            raise SymbolError(symbol, f"holds the character U+{ord(character):04X}")
+    return symbol
+
+
+class Record(NamedTuple):
+    """One stored row: MessagePack bytes of a snapshot, by symbol and Unix second."""
+
+    symbol: str
+    timestamp: int
+    value: bytes
+
+
+class GapReason(StrEnum):
+    """Why a second was not stored."""
+
+    CONNECTING = "connecting"  # no stream yet, or the stream is being opened again
+    SYNCING = "syncing"  # stream open, book not yet proven
+    SEQUENCE = "sequence"  # update ids were not contiguous
+    INVALID = "invalid"  # the venue sent an event that was refused
+    SILENT = "silent"  # the stream is open but carries no data
+    DISCONNECTED = "disconnected"  # the stream broke
+    SNAPSHOT = "snapshot"  # the venue's REST snapshot cannot be had (429, 5xx, time-out)
+    BUFFER = "buffer"  # the resync buffer was full, the attempt given up
+    EMPTY = "empty"  # both sides of the book are empty
+    CROSSED = "crossed"  # best bid at or above best ask
+    CAPACITY = "capacity"  # a value does not fit the book's fixed point
+    HALTED = "halted"  # trading halted or the symbol delisted
+    UNKNOWN_SYMBOL = "unknown_symbol"  # the venue does not know the symbol
+    DISK = "disk"  # storage did not take the row within the bound
+    CLOCK_STEP = "clock_step"  # the wall clock was moved
+    SUSPENDED = "suspended"  # the machine slept
+    STALLED = "stalled"  # the process did not get to its tick in time
+    PROCESS_DOWN = "process_down"  # no recorder ran
+    INTERNAL = "internal"  # a fault of ours
+
+
+_VENUES = frozenset(
+    {
+        GapReason.SEQUENCE, GapReason.INVALID, GapReason.SILENT, GapReason.DISCONNECTED,
+        GapReason.SNAPSHOT, GapReason.EMPTY, GapReason.CROSSED, GapReason.HALTED,
+        GapReason.UNKNOWN_SYMBOL,
+    }
+)  # fmt: skip
+
+
+class Gap(NamedTuple):
+    """A run of seconds that were not stored; ``start`` and ``end`` are both inside it.
+
+    Attributes:
+        symbol: The instrument's symbol.
+        start: First Unix second missing.
+        end: Last Unix second missing.
+        reason: The cause.
+        detail: One line for a person, such as the error's text.
+    """
+
+    symbol: str
+    start: int
+    end: int
+    reason: GapReason
+    detail: str = ""
+
+    @property
+    def seconds(self) -> int:
+        """Number of seconds in the gap."""
+        return self.end - self.start + 1
+
+    @property
+    def origin(self) -> str:
+        """``venue`` or ``ours``: on whose side the cause lies."""
+        return "venue" if self.reason in _VENUES else "ours"
+
+
+class MarkKind(StrEnum):
+    """What is to be known of stored rows beyond their bytes."""
+
+    UNCERTAIN = "uncertain"  # level 20 lies beyond what the venue's snapshot covered
+    EPOCH = "epoch"  # first row after a (re)synchronisation
+
+
+class Mark(NamedTuple):
+    """A run of stored rows with something to be known of them; both ends inside it."""
+
+    symbol: str
+    start: int
+    end: int
+    kind: MarkKind
+
+
+class BookState(StrEnum):
+    """Where a book stands. Only a ``LIVE`` book is sampled."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    CONNECTING = "connecting"  # waits for the first stream
+    SYNCING = "syncing"  # stream open, waits for snapshot and first contiguous event
+    LIVE = "live"
+    STALE = "stale"  # the stream is open but silent
+    RESYNCING = "resyncing"  # was live, is being proven anew
+    HALTED = "halted"
+    RECONNECTING = "reconnecting"  # was subscribed, stream lost
+
+
+class StateChange(NamedTuple):
+    """One change of a book's state.
+
+    Attributes:
+        instrument: Whose book.
+        old: State before.
+        new: State after.
+        reason: Why; None for changes towards ``LIVE`` or ``UNSUBSCRIBED``.
+        detail: One line for a person.
+    """
+
+    instrument: Instrument
+    old: BookState
+    new: BookState
+    reason: GapReason | None
+    detail: str
+
+
+class StreamEvent(StrEnum):
+    """What happened to the stream of some instruments, as a feed tells it."""
+
+    CONNECTING = "connecting"  # the connection is being opened
+    SUBSCRIBED = "subscribed"  # the venue took the subscription; events may come from now on
+    DISCONNECTED = "disconnected"  # the stream is lost; whatever comes next is a new stream
+    SILENT = "silent"  # no data for a while; what is known may be out of date
+    RESUMED = "resumed"  # data flows again on the same stream, nothing was lost
+    INVALID = "invalid"  # an event of these instruments was refused or lost
+    SNAPSHOT_FAILED = "snapshot_failed"  # the requested snapshot is delayed; it is still being tried
+    HALTED = "halted"  # the venue does not trade it, or does not know it
+    TRADING = "trading"  # the venue trades it (again)
+
+
+@dataclass(frozen=True, slots=True)
+class FeedStatus:
+    """A feed's word on the stream of some instruments.
+
+    Args:
+        event: What happened.
+        instruments: Whose streams.
+        reason: The cause to record for the seconds that this costs; None where it costs none.
+        detail: One line for a person.
+    """
+
+    event: StreamEvent
+    instruments: frozenset[Instrument]
+    reason: GapReason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """One run of the recorder, as observers see it.
+
+    Attributes:
+        run_id: Unique text.
+        started: Unix seconds.
+        version: obframe's version.
+        plugins: Names of the loaded plugins.
+    """
+
+    run_id: str
+    started: int
+    version: str
+    plugins: tuple[str, ...] = field(default=())

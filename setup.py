@@ -1,0 +1,23 @@
+"""Builds the compiled core; everything else stands in pyproject.toml."""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+extra_flags = os.environ.get("OBFRAME_CFLAGS", "").split()
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                "obframe._core",
+                ["obframe/_core.pyx"],
+                extra_compile_args=["-O3", *extra_flags],
+                extra_link_args=extra_flags,
+            )
+        ],
+        build_dir="build/cython",
+        language_level=3,
+    )
+)
