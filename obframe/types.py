@@ -90,6 +90,7 @@ class GapReason(StrEnum):
     SUSPENDED = "suspended"  # the machine slept
     STALLED = "stalled"  # the process did not get to its tick in time
     PROCESS_DOWN = "process_down"  # no recorder ran
+    UNSUBSCRIBED = "unsubscribed"  # a recorder ran, but the symbol was not wanted
     INTERNAL = "internal"  # a fault of ours
 
 

@@ -1,0 +1,321 @@
+"""Between the sampler and a storage: a bounded queue, one thread, and the ledger of gaps.
+
+The sampler hands over rows, gaps and marks and goes on; a thread of the writer's own makes the
+blocking calls. While storage is in trouble rows are held up to a bound, then they become gaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from obframe.errors import StorageError
+from obframe.protocols import Storage
+from obframe.types import MAX_TIMESTAMP, Gap, GapReason, Mark, Record
+
+logger = logging.getLogger("obframe.writer")
+
+_RETRY_FIRST = 0.25
+_RETRY_MAX = 5.0
+_BATCH_ROWS = 20_000
+_GAP_INSTALMENT = 5
+"""Seconds after which a gap that is still open is told to the ledger as far as it has come."""
+
+
+@dataclass(slots=True)
+class _Resume:
+    """Account for the time since a symbol was last recorded."""
+
+    symbol: str
+    first: int
+    reason: GapReason
+
+
+@dataclass(slots=True)
+class _Job:
+    """What one turn of the thread stores."""
+
+    resumes: list[_Resume] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.resumes or self.records or self.gaps or self.marks)
+
+
+class GapLog:
+    """Joins lost seconds into gaps, one open gap a symbol."""
+
+    def __init__(self, on_closed: Callable[[Gap], None]) -> None:
+        self._open: dict[str, Gap] = {}
+        self._told: dict[str, int] = {}
+        self._closed: list[Gap] = []
+        self._on_closed = on_closed
+
+    def add(self, symbol: str, start: int, end: int, reason: GapReason, detail: str) -> None:
+        """Account for the seconds ``start..end`` of the symbol."""
+        gap = self._open.get(symbol)
+        if gap is not None and (gap.reason, gap.detail) == (reason, detail) and gap.end + 1 == start:
+            self._open[symbol] = gap._replace(end=end)
+            return
+        self.close(symbol)
+        self._open[symbol] = Gap(symbol, start, end, reason, detail)
+
+    def close(self, symbol: str) -> None:
+        """End the symbol's open gap, if any."""
+        gap = self._open.pop(symbol, None)
+        if gap is None:
+            return
+        self._on_closed(gap)
+        told = self._told.pop(symbol, None)
+        if told != gap.end:
+            self._closed.append(gap if told is None else gap._replace(start=told))
+
+    def close_all(self) -> None:
+        """End every open gap."""
+        for symbol in list(self._open):
+            self.close(symbol)
+
+    def take(self, second: int) -> list[Gap]:
+        """Return what the ledger is to be told now: closed gaps and instalments of long ones."""
+        gaps, self._closed = self._closed, []
+        for symbol, gap in self._open.items():
+            told = self._told.get(symbol)
+            if (gap.start if told is None else told) + _GAP_INSTALMENT <= second:
+                # an instalment overlaps the last by one second, so that the storage joins them
+                gaps.append(gap if told is None else gap._replace(start=told))
+                self._told[symbol] = gap.end
+        return gaps
+
+
+class StorageWriter:
+    """Stores rows, gaps and marks in order, off the event loop.
+
+    Args:
+        storage: The backend.
+        queue_rows: Rows held while the storage cannot take them.
+        on_gap: Called on the event loop with every gap that has ended.
+
+    Attributes:
+        counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``, ``retries``.
+        gap_seconds: Lost seconds by reason.
+        trouble: The storage's error while it lasts, else None.
+    """
+
+    def __init__(
+        self, storage: Storage, *, queue_rows: int, on_gap: Callable[[Gap], None] | None = None
+    ) -> None:
+        self._storage = storage
+        self._queue_rows = queue_rows
+        self._on_gap = on_gap or (lambda _: None)
+        self._jobs: deque[_Job] = deque()
+        self._next = _Job()
+        self._queued_rows = 0
+        self._gaps = GapLog(self._on_gap)
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name="obframe-storage", daemon=True)
+        self.counters: Counter[str] = Counter()
+        self.gap_seconds: Counter[GapReason] = Counter()
+        self.trouble: str | None = None
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that are not acknowledged yet."""
+        return self._queued_rows
+
+    # -- the sampler's side ----------------------------------------------------------------------
+
+    def resume(self, symbol: str, first: int, reason: GapReason) -> None:
+        """Record the time between the last second known of the symbol and ``first`` as a gap.
+
+        Args:
+            symbol: Recorded from now on.
+            first: The first second that the sampler will account for.
+            reason: Why nothing was recorded before.
+        """
+        self._next.resumes.append(_Resume(symbol, first, reason))
+
+    def add_gap(self, symbol: str, start: int, end: int, reason: GapReason, detail: str) -> None:
+        """Account for seconds that have no row; both ends inside."""
+        self.gap_seconds[reason] += end - start + 1
+        self._gaps.add(symbol, start, end, reason, detail)
+
+    def close_gap(self, symbol: str) -> None:
+        """End the symbol's open gap: nothing of it goes on."""
+        self._gaps.close(symbol)
+
+    def submit(self, second: int, records: Sequence[Record], marks: Sequence[Mark]) -> None:
+        """Hand over one second's rows and marks. Never blocks.
+
+        Rows that do not fit the queue become gaps with reason ``disk``.
+        """
+        fits = max(self._queue_rows - self._queued_rows, 0)
+        if fits < len(records):
+            detail = self.trouble or "storage is slower than the rows come"
+            for record in records[fits:]:
+                self.counters["overflowed"] += 1
+                stamp = record.timestamp
+                self.add_gap(record.symbol, stamp, stamp, GapReason.DISK, detail)
+            records = records[:fits]
+        for record in records:
+            self._gaps.close(record.symbol)
+        self._queued_rows += len(records)
+        self._next.records.extend(records)
+        self._next.marks.extend(marks)
+        self._next.gaps.extend(self._gaps.take(second))
+        self._flush()
+
+    def _flush(self) -> None:
+        if not self._next:
+            return
+        last = self._jobs[-1] if len(self._jobs) > 1 else None  # the first may be under way
+        job, self._next = self._next, _Job()
+        if last is not None and len(last.records) + len(job.records) <= _BATCH_ROWS:
+            last.resumes += job.resumes
+            last.records += job.records
+            last.gaps += job.gaps
+            last.marks += job.marks
+        else:
+            self._jobs.append(job)
+        self._wake.set()
+
+    # -- the storage's side ----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Store what is handed over until ``close``; then what is left, and return."""
+        self._thread.start()
+        delay = _RETRY_FIRST
+        while True:
+            if not self._jobs:
+                if self._closing:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            try:
+                await self.call(self._store, self._jobs[0])
+            except Exception as error:
+                self._report_trouble(error)
+                await self._pause(delay)
+                delay = min(delay * 2, _RETRY_MAX)
+            else:
+                if self.trouble is not None:
+                    logger.warning("storage works again, %d rows held", self._queued_rows)
+                    self.trouble = None
+                delay = _RETRY_FIRST
+                self._jobs.popleft()
+        self._calls.put(None)
+
+    async def close(self, timeout: float) -> bool:
+        """Store what is left; to be called while ``run`` runs.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether everything was stored.
+        """
+        self._gaps.close_all()
+        self._next.gaps.extend(self._gaps.take(0))
+        self._flush()
+        self._closing = True
+        self._wake.set()
+        deadline = asyncio.get_running_loop().time() + timeout
+        while self._jobs and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        if self._jobs:
+            logger.error("%d rows could not be stored before the end", self._queued_rows)
+        return not self._jobs
+
+    async def call(self, function: Callable[..., object], *args: object) -> object:
+        """Run a blocking function in the writer's thread, after what was handed in before."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[object] = loop.create_future()
+
+        def settle(result: object, error: BaseException | None) -> None:
+            if not future.done():
+                if error is None:
+                    future.set_result(result)
+                else:
+                    future.set_exception(error)
+
+        def work() -> None:
+            result: object = None
+            error: BaseException | None = None
+            try:
+                result = function(*args)
+            except BaseException as caught:
+                error = caught
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:  # the loop was closed while the storage hung
+                logger.error("a storage call ended after the recorder had stopped")
+
+        self._calls.put(work)
+        return await future
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+
+    async def _pause(self, delay: float) -> None:
+        self._wake.clear()
+        try:
+            await asyncio.wait_for(self._wake.wait(), delay) if self._closing else (
+                await asyncio.sleep(delay)
+            )
+        except TimeoutError:
+            return
+
+    def _report_trouble(self, error: Exception) -> None:
+        self.counters["failures"] += 1
+        text = f"{type(error).__name__}: {error}"
+        if self.trouble != text:
+            if isinstance(error, StorageError):
+                logger.error("storage failed, rows are held and tried again: %s", error)
+            else:
+                logger.error("storage failed, rows are held and tried again", exc_info=error)
+        self.trouble = text
+
+    def _store(self, job: _Job) -> None:
+        """Store one job; what has been stored is taken out, so that a retry does only the rest."""
+        while job.resumes:
+            self._account(job.resumes[0])
+            job.resumes.pop(0)
+        if job.records:
+            refused = self._storage.append(job.records)
+            self.counters["rows"] += len(job.records) - len(refused)
+            self._queued_rows -= len(job.records)
+            job.records = []
+            if refused:
+                self.counters["already_stored"] += len(refused)
+                logger.warning(
+                    "%d rows refused, their seconds were stored before; first %s:%d",
+                    len(refused),
+                    refused[0].symbol,
+                    refused[0].timestamp,
+                )
+        if job.marks:
+            self._storage.append_marks(job.marks)
+            job.marks = []
+        if job.gaps:
+            self._storage.append_gaps(job.gaps)
+            job.gaps = []
+
+    def _account(self, resume: _Resume) -> None:
+        latest = self._storage.latest(resume.symbol)
+        known = 0 if latest is None else latest.timestamp
+        for gap in self._storage.gaps(resume.symbol, known, MAX_TIMESTAMP):
+            known = max(known, gap.end)
+        if 0 < known < resume.first - 1:
+            gap = Gap(resume.symbol, known + 1, resume.first - 1, resume.reason)
+            self._storage.append_gaps([gap])
+            self.gap_seconds[resume.reason] += gap.seconds
