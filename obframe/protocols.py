@@ -6,7 +6,7 @@ Everything a plugin author needs stands here, in ``obframe.types`` and in ``obfr
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -150,9 +150,14 @@ class Provider(Generic[T_co]):
         settings: A frozen dataclass whose fields all have defaults and ``metadata={"help": …}``.
         open: Called with an instance of ``settings``; the async context manager it returns owns
             the lifetime of what it yields.
+        open_reader: For storages that other processes can read while one writes: called with an
+            instance of ``settings``, returns a context manager around a ``Storage`` to read from.
+            It blocks, creates nothing where there is no database, and sees every row acknowledged
+            before a call; its methods that write raise ``StorageError``. None: not offered.
     """
 
     name: str
     summary: str
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
+    open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
