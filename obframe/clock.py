@@ -53,7 +53,8 @@ class SystemClock:
 
     async def sleep_until(self, deadline: float) -> None:
         """Wait until ``monotonic()`` has reached the deadline."""
-        while (left := deadline - time.monotonic()) > 0:
+        left = deadline - time.monotonic()
+        if left > 0:
             await asyncio.sleep(left)
 
 
@@ -74,7 +75,7 @@ class Tick(NamedTuple):
         lag: Seconds of wall clock from the label to now.
         missed: The seconds lost since the tick before, if any.
         relived: The wall clock was set back: the label lies at or before one given earlier.
-        resync: Time was lost in a way (step forward, suspend) after which books must be proven anew.
+        resync: Time was lost (step forward, suspend) in a way that leaves no book proven.
     """
 
     second: int | None

@@ -44,7 +44,11 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.key}: {self.message}" if self.key else self.where + ": " + self.message
+        return (
+            f"{self.where}: {self.key}: {self.message}"
+            if self.key
+            else self.where + ": " + self.message
+        )
 
 
 class ConfigError(ObframeError):
@@ -159,4 +163,4 @@ class StoreCorrupt(StorageError):
 
 
 class StoreUnavailable(StorageError):
-    """Writing failed for a reason that may pass (disk full, I/O error); nothing of it is acknowledged."""
+    """Writing failed for a reason that may pass (disk full, I/O error); nothing was stored."""

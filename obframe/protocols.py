@@ -112,7 +112,7 @@ class Storage(Protocol):
         ...
 
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
-        """Return the gaps that have a second in ``start..end``, both inside, oldest first, uncut."""
+        """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
         ...
 
     def append_marks(self, marks: Sequence[Mark]) -> None:

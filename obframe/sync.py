@@ -54,9 +54,9 @@ class SyncLimits:
         backoff_first: Seconds before the second snapshot request of a series.
         backoff_max: Upper bound of that delay.
         stable_after: Seconds live after which the series of failures is forgotten.
-        first_update_wait: Seconds an open stream may be silent before a snapshot is asked for anyway.
+        first_update_wait: Seconds an open stream may be silent before a snapshot is asked for.
         crossed_after: Seconds a book may stay crossed or locked before it is proven anew.
-        refresh_every: Least seconds between two snapshots asked for to widen a live book's coverage.
+        refresh_every: Least seconds between two snapshots that widen a live book's coverage.
     """
 
     buffer_updates: int = 5_000
@@ -120,7 +120,10 @@ class _Proof:
         book.load(snapshot)
         self.book = book
         updates, self._updates, self._levels = self._updates, deque(), 0
-        return all([self._join(update) for update in updates])
+        usable = True
+        for update in updates:
+            usable &= self._join(update)
+        return usable
 
     def clear(self) -> None:
         """Forget everything kept."""

@@ -41,7 +41,7 @@ def check_symbol(symbol: str) -> str:
     """Return the symbol when it can be part of a key.
 
     Raises:
-        SymbolError: It is empty, too long (over 128 bytes) or has a character that keys cannot hold.
+        SymbolError: It is empty, over 128 bytes long, or has a character that keys cannot hold.
     """
     if not symbol:
         raise SymbolError(symbol, "is empty")
@@ -187,7 +187,9 @@ class StreamEvent(StrEnum):
     SILENT = "silent"  # no data for a while; what is known may be out of date
     RESUMED = "resumed"  # data flows again on the same stream, nothing was lost
     INVALID = "invalid"  # an event of these instruments was refused or lost
-    SNAPSHOT_FAILED = "snapshot_failed"  # the requested snapshot is delayed; it is still being tried
+    SNAPSHOT_FAILED = (
+        "snapshot_failed"  # the requested snapshot is delayed; it is still being tried
+    )
     HALTED = "halted"  # the venue does not trade it, or does not know it
     TRADING = "trading"  # the venue trades it (again)
 

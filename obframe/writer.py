@@ -7,18 +7,23 @@ blocking calls. While storage is in trouble rows are held up to a bound, then th
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import queue
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import ParamSpec, TypeVar
 
 from obframe.errors import StorageError
 from obframe.protocols import Storage
 from obframe.types import MAX_TIMESTAMP, Gap, GapReason, Mark, Record
 
 logger = logging.getLogger("obframe.writer")
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _RETRY_FIRST = 0.25
 _RETRY_MAX = 5.0
@@ -61,7 +66,11 @@ class GapLog:
     def add(self, symbol: str, start: int, end: int, reason: GapReason, detail: str) -> None:
         """Account for the seconds ``start..end`` of the symbol."""
         gap = self._open.get(symbol)
-        if gap is not None and (gap.reason, gap.detail) == (reason, detail) and gap.end + 1 == start:
+        if (
+            gap is not None
+            and (gap.reason, gap.detail) == (reason, detail)
+            and gap.end + 1 == start
+        ):
             self._open[symbol] = gap._replace(end=end)
             return
         self.close(symbol)
@@ -103,7 +112,7 @@ class StorageWriter:
         on_gap: Called on the event loop with every gap that has ended.
 
     Attributes:
-        counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``, ``retries``.
+        counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``.
         gap_seconds: Lost seconds by reason.
         trouble: The storage's error while it lasts, else None.
     """
@@ -201,10 +210,10 @@ class StorageWriter:
                 await self._wake.wait()
                 continue
             try:
-                await self.call(self._store, self._jobs[0])
+                await self._store(self._jobs[0])
             except Exception as error:
                 self._report_trouble(error)
-                await self._pause(delay)
+                await asyncio.sleep(delay)
                 delay = min(delay * 2, _RETRY_MAX)
             else:
                 if self.trouble is not None:
@@ -214,66 +223,30 @@ class StorageWriter:
                 self._jobs.popleft()
         self._calls.put(None)
 
-    async def close(self, timeout: float) -> bool:
-        """Store what is left; to be called while ``run`` runs.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether everything was stored.
-        """
+    def close(self) -> None:
+        """End all gaps and let ``run`` return once everything handed over is stored."""
         self._gaps.close_all()
         self._next.gaps.extend(self._gaps.take(0))
         self._flush()
         self._closing = True
         self._wake.set()
-        deadline = asyncio.get_running_loop().time() + timeout
-        while self._jobs and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
-        if self._jobs:
-            logger.error("%d rows could not be stored before the end", self._queued_rows)
-        return not self._jobs
 
-    async def call(self, function: Callable[..., object], *args: object) -> object:
-        """Run a blocking function in the writer's thread, after what was handed in before."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
-
-        def settle(result: object, error: BaseException | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(result)
-                else:
-                    future.set_exception(error)
+    async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function in the writer's thread, after those called before."""
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def work() -> None:
-            result: object = None
-            error: BaseException | None = None
             try:
-                result = function(*args)
-            except BaseException as caught:
-                error = caught
-            try:
-                loop.call_soon_threadsafe(settle, result, error)
-            except RuntimeError:  # the loop was closed while the storage hung
-                logger.error("a storage call ended after the recorder had stopped")
+                done.set_result(function(*args, **kwargs))
+            except BaseException as error:
+                done.set_exception(error)
 
         self._calls.put(work)
-        return await future
+        return await asyncio.wrap_future(done)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
             call()
-
-    async def _pause(self, delay: float) -> None:
-        self._wake.clear()
-        try:
-            await asyncio.wait_for(self._wake.wait(), delay) if self._closing else (
-                await asyncio.sleep(delay)
-            )
-        except TimeoutError:
-            return
 
     def _report_trouble(self, error: Exception) -> None:
         self.counters["failures"] += 1
@@ -285,37 +258,64 @@ class StorageWriter:
                 logger.error("storage failed, rows are held and tried again", exc_info=error)
         self.trouble = text
 
-    def _store(self, job: _Job) -> None:
+    async def _store(self, job: _Job) -> None:
         """Store one job; what has been stored is taken out, so that a retry does only the rest."""
         while job.resumes:
-            self._account(job.resumes[0])
+            gap = await self.call(self._account, job.resumes[0])
             job.resumes.pop(0)
+            if gap is not None:
+                self.gap_seconds[gap.reason] += gap.seconds
+                self._on_gap(gap)
         if job.records:
-            refused = self._storage.append(job.records)
-            self.counters["rows"] += len(job.records) - len(refused)
-            self._queued_rows -= len(job.records)
+            try:
+                refused = await self.call(self._storage.append, job.records)
+            except StorageError:
+                raise
+            except Exception:
+                logger.exception("a row cannot be stored; each is tried alone")
+                refused = await self._store_singly(job.records)
+            self._acknowledge(len(job.records), refused)
             job.records = []
-            if refused:
-                self.counters["already_stored"] += len(refused)
-                logger.warning(
-                    "%d rows refused, their seconds were stored before; first %s:%d",
-                    len(refused),
-                    refused[0].symbol,
-                    refused[0].timestamp,
-                )
         if job.marks:
-            self._storage.append_marks(job.marks)
+            await self.call(self._storage.append_marks, job.marks)
             job.marks = []
         if job.gaps:
-            self._storage.append_gaps(job.gaps)
+            await self.call(self._storage.append_gaps, job.gaps)
             job.gaps = []
 
-    def _account(self, resume: _Resume) -> None:
+    async def _store_singly(self, records: Sequence[Record]) -> list[Record]:
+        """Store what can be stored; what a backend cannot take at all becomes a gap."""
+        refused: list[Record] = []
+        for record in records:
+            try:
+                refused += await self.call(self._storage.append, [record])
+            except StorageError:
+                raise
+            except Exception as error:
+                stamp, detail = record.timestamp, f"{type(error).__name__}: {error}"
+                self.add_gap(record.symbol, stamp, stamp, GapReason.INTERNAL, detail)
+                self.counters["rows"] -= 1
+        return refused
+
+    def _acknowledge(self, count: int, refused: Sequence[Record]) -> None:
+        self._queued_rows -= count
+        self.counters["rows"] += count - len(refused)
+        if refused:
+            self.counters["already_stored"] += len(refused)
+            logger.warning(
+                "%d rows refused, their seconds were stored before; first %s:%d",
+                len(refused),
+                refused[0].symbol,
+                refused[0].timestamp,
+            )
+
+    def _account(self, resume: _Resume) -> Gap | None:
         latest = self._storage.latest(resume.symbol)
         known = 0 if latest is None else latest.timestamp
         for gap in self._storage.gaps(resume.symbol, known, MAX_TIMESTAMP):
             known = max(known, gap.end)
-        if 0 < known < resume.first - 1:
-            gap = Gap(resume.symbol, known + 1, resume.first - 1, resume.reason)
-            self._storage.append_gaps([gap])
-            self.gap_seconds[resume.reason] += gap.seconds
+        if not 0 < known < resume.first - 1:
+            return None
+        gap = Gap(resume.symbol, known + 1, resume.first - 1, resume.reason)
+        self._storage.append_gaps([gap])
+        return gap

@@ -1,0 +1,432 @@
+"""The recorder: on every second, a row of each live book, and a gap for each that has none."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import logging
+import math
+import uuid
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from obframe._core import Snapshot
+from obframe.books import BookManager
+from obframe.clock import Clock, SystemClock, Tick, ticks
+from obframe.errors import ObframeError
+from obframe.histogram import Histogram
+from obframe.protocols import Feed, Sink, Storage, SymbolSource
+from obframe.settings import RecorderSettings, RetentionSettings
+from obframe.sinks import SinkRunner
+from obframe.sync import BookSynchronizer
+from obframe.types import (
+    SNAPSHOT_DEPTH,
+    BookState,
+    Gap,
+    GapReason,
+    Instrument,
+    Mark,
+    MarkKind,
+    Record,
+    RunInfo,
+    StateChange,
+)
+from obframe.writer import StorageWriter
+
+logger = logging.getLogger("obframe.recorder")
+
+_OLDEST_LABEL = 5.0
+_NEWEST_LABEL = 1.0
+_LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What one run did.
+
+    Attributes:
+        rows: Rows acknowledged by the storage.
+        gap_seconds: Lost seconds by reason, all symbols.
+        states: Books by state at the end.
+        updates: Depth updates received.
+        tick_lag_p99: Seconds from a second's label to its sampling, 99th percentile.
+        book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
+        drained: Whether everything sampled was stored before the end.
+        counters: What happened, by part and name, such as ``feed.reconnects``.
+    """
+
+    rows: int
+    gap_seconds: Mapping[GapReason, int]
+    states: Mapping[BookState, int]
+    updates: int
+    tick_lag_p99: float
+    book_latency_p99: float
+    drained: bool
+    counters: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class _Sampled:
+    """What the sampler remembers of one symbol.
+
+    ``first`` is the first second it accounts for: the tick that comes after the subscription.
+    """
+
+    before: GapReason
+    first: int | None = None
+    epoch: int = 0
+    update_id: int = -1
+
+
+@dataclass(slots=True)
+class _Sample:
+    records: list[Record] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+
+
+class Recorder:
+    """Records one feed's books into one storage, and tells sinks.
+
+    Args:
+        feed: The venue.
+        storage: Where rows, gaps and marks go.
+        symbol_source: Which instruments are wanted.
+        sinks: Others who are told every second, by name.
+        settings: Bounds and times.
+        retention: How long rows are kept.
+        notify: Calls an observer hook by name with keyword arguments; must not raise.
+        clock: Where time comes from.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        storage: Storage,
+        symbol_source: SymbolSource,
+        sinks: Mapping[str, Sink] | None = None,
+        settings: RecorderSettings | None = None,
+        retention: RetentionSettings | None = None,
+        notify: Callable[..., None] | None = None,
+        plugins: Collection[str] = (),
+        clock: Clock | None = None,
+    ) -> None:
+        self._feed = feed
+        self._storage = storage
+        self._source = symbol_source
+        self._settings = settings or RecorderSettings()
+        self._retention = retention or RetentionSettings()
+        self._notify = notify or _notify_nobody
+        self._plugins = tuple(plugins)
+        self._clock = clock or SystemClock()
+        self._stopping = asyncio.Event()
+        self._sampled: dict[str, _Sampled] = {}
+        self._left: set[str] = set()
+        self._lag = Histogram()
+        self._counters: Counter[str] = Counter()
+        self._sinks = [
+            SinkRunner(
+                name,
+                sink,
+                queue_seconds=self._settings.sink_queue,
+                timeout=self._settings.sink_timeout,
+            )
+            for name, sink in (sinks or {}).items()
+        ]
+        self.books = BookManager(feed, on_change=self._observe_change)
+        self._writer = StorageWriter(
+            storage, queue_rows=self._settings.queue_rows, on_gap=self._observe_gap
+        )
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """End the run in order: no more ticks, then everything sampled is stored."""
+        self._stopping.set()
+
+    async def run(self, duration: float | None = None) -> RunSummary:
+        """Record until ``stop``, or for ``duration`` seconds; then drain.
+
+        Raises:
+            ObframeError: The symbol source failed before it named any instrument.
+        """
+        version = importlib.metadata.version("obframe")
+        run = RunInfo(uuid.uuid4().hex, int(self._clock.time()), version, self._plugins)
+        self._notify("obframe_run_started", run=run)
+        error: BaseException | None = None
+        try:
+            return await self._run(duration)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            self._notify("obframe_run_finished", run=run, error=error)
+
+    async def _run(self, duration: float | None) -> RunSummary:
+        writer = asyncio.create_task(self._writer.run(), name="storage-writer")
+        sinks = [asyncio.create_task(sink.run(), name=sink.name) for sink in self._sinks]
+        first_wanted = asyncio.Event()
+        tasks = {
+            "symbols": asyncio.create_task(self._follow_symbols(first_wanted)),
+            "books": asyncio.create_task(self.books.run()),
+            "sampler": asyncio.create_task(self._sample_ticks(first_wanted)),
+            "retention": asyncio.create_task(self._retain()),
+            "summary": asyncio.create_task(self._summarise()),
+        }
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await self._supervise(tasks, stopping, writer, duration)
+        finally:
+            stopping.cancel()
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
+            self.books.close()
+            drained = await self._drain(writer, sinks)
+        return self._summary(drained)
+
+    async def _supervise(
+        self,
+        tasks: Mapping[str, asyncio.Task[None]],
+        stopping: asyncio.Task[bool],
+        writer: asyncio.Task[None],
+        duration: float | None,
+    ) -> None:
+        """Wait for the end; whatever else ends before it is a failure, except a finished part."""
+        loop = asyncio.get_running_loop()
+        deadline = None if duration is None else loop.time() + duration
+        pending: set[asyncio.Task[Any]] = {stopping, writer, *tasks.values()}
+        while not stopping.done():
+            timeout = None if deadline is None else max(deadline - loop.time(), 0)
+            done, pending = await asyncio.wait(
+                pending, timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                return
+            for task in done:
+                task.result()
+
+    async def _drain(self, writer: asyncio.Task[None], sinks: list[asyncio.Task[None]]) -> bool:
+        timeout = self._settings.drain_timeout
+        for sink in self._sinks:
+            sink.close()
+        self._writer.close()
+        await asyncio.wait((writer, *sinks), timeout=timeout)
+        drained = writer.done() and writer.exception() is None
+        for task in (writer, *sinks):
+            task.cancel()
+        await asyncio.gather(writer, *sinks, return_exceptions=True)
+        if not drained:
+            held = self._writer.queued_rows
+            logger.error("%d rows could not be stored before the end", held)
+        return drained
+
+    # -- what is wanted --------------------------------------------------------------------------
+
+    async def _follow_symbols(self, first_wanted: asyncio.Event) -> None:
+        wanted: frozenset[Instrument] = frozenset()
+        delay = 1.0
+        while True:
+            try:
+                async for now_wanted in self._source.watch():
+                    self._want(wanted, now_wanted)
+                    wanted = now_wanted
+                    first_wanted.set()
+                return
+            except Exception as error:
+                if not first_wanted.is_set():
+                    raise ObframeError(f"the symbol source failed: {error}") from error
+                logger.exception("the symbol source failed, the set of symbols stands")
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 60.0)
+
+    def _want(self, old: frozenset[Instrument], new: frozenset[Instrument]) -> None:
+        for instrument in sorted(old - new):
+            symbol = instrument.symbol
+            self.books.unsubscribe(instrument)
+            self._writer.close_gap(symbol)
+            self._sampled.pop(symbol, None)
+            self._left.add(symbol)
+        added = sorted(new - old)
+        for instrument in added:
+            symbol = instrument.symbol
+            again = symbol in self._left
+            self._left.discard(symbol)
+            reason = GapReason.UNSUBSCRIBED if again else GapReason.PROCESS_DOWN
+            self._sampled[symbol] = _Sampled(reason)
+        self.books.subscribe(*added)
+        if added:
+            logger.info("recording %s", _enumerate([item.symbol for item in added]))
+
+    # -- sampling --------------------------------------------------------------------------------
+
+    async def _sample_ticks(self, first_wanted: asyncio.Event) -> None:
+        await first_wanted.wait()
+        async for tick in ticks(self._clock, self._settings.late_tolerance):
+            self.books.tick(self._clock.monotonic())
+            if tick.missed is not None:
+                self._lose(tick)
+            if tick.resync and tick.missed is not None:
+                self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
+            if tick.second is None:
+                continue
+            self._lag.add(int(tick.lag * 1e9))
+            if tick.relived:
+                self._counters["relived_seconds"] += 1
+                continue
+            self._sample(tick.second)
+
+    def _lose(self, tick: Tick) -> None:
+        missed = tick.missed
+        assert missed is not None
+        logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
+        for symbol, sampled in self._sampled.items():
+            if sampled.first is not None:
+                self._writer.add_gap(symbol, *missed)
+        self._writer.submit(missed.end, (), ())
+
+    def _sample(self, second: int) -> None:
+        sample = _Sample()
+        age = self._clock.time() - second
+        if not -_NEWEST_LABEL <= age <= _OLDEST_LABEL:
+            # The tick itself vouches for this; a row that says otherwise must never be stored.
+            detail = f"the label {second} is {age:+.1f} s from the clock"
+            for symbol in self._sampled:
+                self._writer.add_gap(symbol, second, second, GapReason.CLOCK_STEP, detail)
+            self._writer.submit(second, (), ())
+            return
+        for sync in self.books.synchronizers:
+            symbol = sync.instrument.symbol
+            sampled = self._sampled[symbol]
+            if sampled.first is None:
+                sampled.first = second
+                self._writer.resume(symbol, second, sampled.before)
+            try:
+                lost = self._sample_book(sync, sampled, second, sample)
+            except Exception as error:
+                logger.exception("%s: the book could not be sampled", symbol)
+                lost = GapReason.INTERNAL, f"{type(error).__name__}: {error}"
+            if lost is not None:
+                self._writer.add_gap(symbol, second, second, *lost)
+        self._writer.submit(second, sample.records, sample.marks)
+        if sample.snapshots:
+            for sink in self._sinks:
+                sink.submit(sample.snapshots)
+
+    def _sample_book(
+        self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
+    ) -> tuple[GapReason, str] | None:
+        """Add the book's row to the sample, or return why there is none."""
+        book = sync.book
+        if sync.state is not BookState.LIVE or book is None:
+            return sync.cause or GapReason.INTERNAL, sync.detail
+        if book.crossed:
+            return GapReason.CROSSED, "best bid at or above best ask"
+        if book.bid_count == 0 and book.ask_count == 0:
+            return GapReason.EMPTY, "both sides of the book are empty"
+        symbol = sync.instrument.symbol
+        snapshot = book.snapshot(second, SNAPSHOT_DEPTH)
+        if snapshot.update_id < sampled.update_id:
+            self._counters["update_id_fell"] += 1
+            logger.warning(
+                "%s: update id fell from %d to %d", symbol, sampled.update_id, snapshot.update_id
+            )
+        sampled.update_id = snapshot.update_id
+        if sync.epoch != sampled.epoch:
+            sampled.epoch = sync.epoch
+            sample.marks.append(Mark(symbol, second, second, MarkKind.EPOCH))
+        if not book.covers(SNAPSHOT_DEPTH):
+            self._counters["uncertain_rows"] += 1
+            sample.marks.append(Mark(symbol, second, second, MarkKind.UNCERTAIN))
+        sample.records.append(Record(symbol, second, snapshot.pack()))
+        if self._sinks:
+            sample.snapshots.append(snapshot)
+        return None
+
+    # -- beside the sampling ---------------------------------------------------------------------
+
+    async def _retain(self) -> None:
+        max_age = float(self._retention.max_age)
+        if not max_age:
+            return
+        while True:
+            try:
+                await self._delete_old(math.floor(self._clock.time() - max_age))
+            except Exception as error:
+                self._counters["retention_failures"] += 1
+                logger.error("old rows could not be deleted, tried again later: %s", error)
+            await asyncio.sleep(float(self._retention.interval))
+
+    async def _delete_old(self, before: int) -> None:
+        for symbol in await self._writer.call(self._storage.symbols):
+            await self._writer.call(self._storage.delete_before, symbol, before)
+
+    async def _summarise(self) -> None:
+        rows = gaps = 0
+        while True:
+            await asyncio.sleep(self._settings.summary_interval)
+            now_rows = self._writer.counters["rows"]
+            now_gaps = sum(self._writer.gap_seconds.values())
+            logger.info(
+                "rows %d (+%d), lost seconds %d (+%d), held %d, tick lag p99 %.1f ms, "
+                "book latency p99 %.2f ms, %s%s",
+                now_rows,
+                now_rows - rows,
+                now_gaps,
+                now_gaps - gaps,
+                self._writer.queued_rows,
+                self._lag.quantile(0.99) / 1e6,
+                self.books.latency.quantile(0.99) / 1e6,
+                ", ".join(f"{state} {count}" for state, count in self.books.states().items()),
+                f", storage in trouble: {self._writer.trouble}" if self._writer.trouble else "",
+            )
+            rows, gaps = now_rows, now_gaps
+
+    def _observe_change(self, change: StateChange) -> None:
+        live = (BookState.LIVE, BookState.STALE)
+        if change.old in live and change.new in _LOST_STATES and change.reason is not None:
+            self._notify(
+                "obframe_book_reset",
+                instrument=change.instrument,
+                reason=str(change.reason),
+                at=int(self._clock.time()),
+            )
+
+    def _observe_gap(self, gap: Gap) -> None:
+        self._notify("obframe_gap", gap=gap)
+
+    def _summary(self, drained: bool) -> RunSummary:
+        counters: Counter[str] = Counter()
+        parts: list[tuple[str, Mapping[str, int]]] = [
+            ("feed", self._feed.counters()),
+            ("books", self.books.counters),
+            ("storage", self._writer.counters),
+            ("recorder", self._counters),
+        ]
+        parts += [("book", sync.counters) for sync in self.books.synchronizers]
+        parts += [(f"sink.{sink.name}", sink.counters) for sink in self._sinks]
+        for part, counts in parts:
+            for name, count in counts.items():
+                counters[f"{part}.{name}"] += count
+        return RunSummary(
+            rows=self._writer.counters["rows"],
+            gap_seconds=dict(self._writer.gap_seconds),
+            states=dict(self.books.states()),
+            updates=self.books.counters["updates"],
+            tick_lag_p99=self._lag.quantile(0.99) / 1e9,
+            book_latency_p99=self.books.latency.quantile(0.99) / 1e9,
+            drained=drained,
+            counters=dict(sorted(counters.items())),
+        )
+
+
+def _notify_nobody(_hook: str, **_arguments: object) -> None:
+    """Observe nothing."""
+
+
+def _enumerate(symbols: list[str], most: int = 10) -> str:
+    shown = ", ".join(symbols[:most])
+    return shown if len(symbols) <= most else f"{shown} and {len(symbols) - most} more"
