@@ -1,0 +1,219 @@
+"""The settings of the recorder, and what a settings dataclass is made of.
+
+``obframe.config`` fills these and the plugins' own dataclasses from file, environment and command
+line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
+
+
+class Duration(float):
+    """A length of time in seconds, written ``90``, ``"500ms"``, ``"12h"`` or ``"1h30m"``."""
+
+    @classmethod
+    def parse(cls, value: object) -> Duration:
+        """Read a duration.
+
+        Args:
+            value: A number of seconds, or text: a number of seconds or parts with the units ms, s,
+                m, h, d, w.
+
+        Raises:
+            ValueError: It is neither, negative, or not finite.
+        """
+        if isinstance(value, str):
+            seconds = _parse_duration(value.strip())
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            seconds = float(value)
+        else:
+            raise ValueError(f"expected a duration such as 90, '12h' or '7d', got {value!r}")
+        if not math.isfinite(seconds) or seconds < 0:
+            raise ValueError(f"a duration must be 0 or more and finite, got {value!r}")
+        return cls(seconds)
+
+    def __str__(self) -> str:
+        for unit in ("d", "h", "m", "s"):
+            count = float(self) / _UNITS[unit]
+            if count >= 1 and count.is_integer():
+                return f"{int(count)}{unit}"
+        return f"{float(self):g}s"
+
+
+def _parse_duration(text: str) -> float:
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return float(text)
+    parts = _DURATION_PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise ValueError(f"expected a duration such as 90, '12h' or '7d', got {text!r}")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderSettings:
+    """How the recorder samples, holds and stops. Times in seconds."""
+
+    queue_rows: int = field(
+        default=100_000,
+        metadata={
+            "help": "Rows held while storage cannot take them; past it rows become a gap `disk`."
+        },
+    )
+    late_tolerance: float = field(
+        default=0.5,
+        metadata={"help": "A tick later than this into its second becomes a gap `stalled`."},
+    )
+    drain_timeout: float = field(
+        default=10.0, metadata={"help": "How long an orderly stop may take to store what is held."}
+    )
+    summary_interval: float = field(
+        default=60.0, metadata={"help": "Time between two summary lines in the log."}
+    )
+    sink_queue: int = field(
+        default=1000,
+        metadata={"help": "Seconds held for each sink; past it the oldest are dropped."},
+    )
+    sink_timeout: float = field(
+        default=5.0, metadata={"help": "How long one call of a sink may take."}
+    )
+
+    def __post_init__(self) -> None:
+        _at_least(1, self, "queue_rows", "sink_queue")
+        _more_than_zero(self, "drain_timeout", "summary_interval", "sink_timeout")
+        if not 0 < self.late_tolerance < 1:
+            raise ValueError(f"late_tolerance must lie between 0 and 1, got {self.late_tolerance}")
+
+
+_MINUTE = Duration(60)
+_WEEK = Duration(7 * 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """How long rows are kept."""
+
+    max_age: Duration = field(
+        default=_WEEK,
+        metadata={
+            "help": "Rows, gaps and marks older than this are deleted; 0 keeps them for ever."
+        },
+    )
+    interval: Duration = field(
+        default=_MINUTE, metadata={"help": "Time between two passes of deletion."}
+    )
+
+    def __post_init__(self) -> None:
+        _more_than_zero(self, "interval")
+
+
+def _at_least(least: int, settings: object, *names: str) -> None:
+    for name in names:
+        if getattr(settings, name) < least:
+            raise ValueError(f"{name} must be {least} or more, got {getattr(settings, name)}")
+
+
+def _more_than_zero(settings: object, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be more than 0 and finite, got {value}")
+
+
+CORE_SECTIONS: Mapping[str, type[Any]] = {
+    "recorder": RecorderSettings,
+    "retention": RetentionSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one run.
+
+    Attributes:
+        recorder: Section ``recorder``.
+        retention: Section ``retention``.
+        providers: Each loaded provider's settings by section, instances of its dataclass.
+    """
+
+    recorder: RecorderSettings
+    retention: RetentionSettings
+    providers: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldHelp:
+    """One setting, as help and documentation show it."""
+
+    name: str
+    type: str
+    default: str
+    help: str
+
+
+def describe(settings: type[Any]) -> list[FieldHelp]:
+    """List the fields of a settings dataclass with type, default and help text."""
+    hints = get_type_hints(settings, include_extras=True)
+    return [
+        FieldHelp(
+            item.name,
+            type_text(hints[item.name]),
+            _default_text(item),
+            item.metadata.get("help", ""),
+        )
+        for item in dataclasses.fields(settings)
+    ]
+
+
+def _default_text(item: dataclasses.Field[Any]) -> str:
+    missing = item.default_factory is dataclasses.MISSING
+    default = item.default if missing else item.default_factory()  # type: ignore[misc]
+    match default:
+        case bool():
+            return str(default).lower()
+        case Duration():
+            return f'"{default}"'
+        case tuple() | list() | frozenset():
+            return "[" + ", ".join(f'"{each}"' for each in default) + "]"
+        case int() | float():
+            return str(default)
+        case None:
+            return ""
+        case _:
+            return f'"{default}"'
+
+
+def type_text(annotation: Any) -> str:
+    """Name the type of a setting for a person."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return type_text(arguments[0])
+    if origin is Literal:
+        return "one of " + ", ".join(f'"{choice}"' for choice in arguments)
+    if origin in (Union, UnionType):
+        return " or ".join(type_text(each) for each in arguments if each is not type(None))
+    if is_list(annotation):
+        return "list of " + type_text(arguments[0]) if arguments else "list"
+    names = {str: "text", Path: "path", Duration: "duration", int: "integer", float: "number"}
+    names[bool] = "true or false"
+    return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def is_list(annotation: Any) -> bool:
+    """Tell whether a setting of this type is a list, and so comma-separated as text."""
+    origin = get_origin(annotation) or annotation
+    if origin is Annotated:
+        return is_list(get_args(annotation)[0])
+    if origin in (Union, UnionType):
+        return any(is_list(each) for each in get_args(annotation))
+    return origin in (tuple, list, set, frozenset)
