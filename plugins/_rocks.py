@@ -1,0 +1,386 @@
+"""The one wrapper around rocksdict. No other module imports it, and no handle of it gets out.
+
+What it guards against, all of it reproduced: scans that lose rows through the prefix filter, scans
+that end early on a damaged block, bounds that are freed while in use, opens that drop the filter
+options, unpickling of stored values, and writes that stall with the interpreter's lock held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from rocksdict import (
+    AccessType,
+    BlockBasedOptions,
+    DbClosedError,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    Rdict,
+    ReadOptions,
+    SliceTransform,
+    WriteBatch,
+    WriteOptions,
+)
+
+from obframe import (
+    StorageError,
+    StoreCorrupt,
+    StoreFormatError,
+    StoreLocked,
+    StoreUnavailable,
+)
+
+WRITE_BUFFER: Final = 8 << 20
+"""Bytes of rows in memory before a file is written; the log is of about this size."""
+
+_STALL_LIMIT: Final = 10.0
+_PREFIX_LENGTH: Final = 10
+
+
+class HandleClosed(Exception):
+    """The database was closed or opened anew under the caller; never leaves the plugin."""
+
+
+def salvage_command(path: str) -> str:
+    """Return the command that saves what can be read of a damaged database into a new one."""
+    return f"python -m obframe_plugins.salvage {path} {path}-saved"
+
+
+_LOCKED = re.compile(r"lock hold by current process|While lock file|lock file", re.IGNORECASE)
+_UNAVAILABLE = re.compile(
+    r"No space left|Disk quota|File too large|Input/output error|Read-only file system"
+    r"|Too many open files|stall|Shutdown in progress|max open files|SpaceLimit|Space limit",
+    re.IGNORECASE,
+)
+_FORMAT = re.compile(r"comparator|Column families not opened|Column family not found")
+
+
+def storage_error(error: BaseException, path: str) -> StorageError:
+    """Return the error of ours that says what the library's bare text says."""
+    text = str(error)
+    if _LOCKED.search(text):
+        return StoreLocked(locked_message(path), path)
+    if _UNAVAILABLE.search(text):
+        return StoreUnavailable(f"{path}: {text}; nothing of it was acknowledged, try again", path)
+    if "Permission denied" in text:
+        return StorageError(
+            f"{path}: {text}; the directory and its files must be readable and writable "
+            f"by this user, for readers too",
+            path,
+        )
+    if _FORMAT.search(text):
+        return StoreFormatError(f"{path}: not a database of order-book rows: {text}", path)
+    if "orruption" in text or "No such file or directory" in text or "checksum" in text:
+        return StoreCorrupt(
+            f"{path}: damaged: {text}; restore a backup, or save what can be read with "
+            f"`{salvage_command(path)}`",
+            path,
+        )
+    if text.startswith("IO error"):
+        return StoreUnavailable(f"{path}: {text}", path)
+    return StorageError(f"{path}: {text}", path)
+
+
+def locked_message(path: str) -> str:
+    """Return what to tell whoever wants to write a database that another process writes."""
+    return (
+        f"{path}: another process has it open for writing; stop that recorder or choose another "
+        f"rocksdb.path. Reading needs no stop: `obframe query` works while a recorder runs"
+    )
+
+
+def _options(level: int, recovery: DBRecoveryMode | None = None) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_size(16384)
+    table.set_bloom_filter(10, False)
+    table.set_format_version(5)
+    options = Options(raw_mode=True)
+    options.create_if_missing(False)
+    options.set_block_based_table_factory(table)
+    options.set_prefix_extractor(SliceTransform.create_fixed_prefix(_PREFIX_LENGTH))
+    options.set_compression_type(DBCompressionType.zstd())
+    options.set_compression_options(-14, level, 0, 0)
+    options.set_write_buffer_size(WRITE_BUFFER)
+    options.set_max_write_buffer_number(3)
+    # Damage in the middle of the log must be an error; the default mode keeps half, silently.
+    options.set_wal_recovery_mode(recovery or DBRecoveryMode.tolerate_corrupted_tail_records())
+    options.set_max_open_files(-1)
+    options.set_keep_log_file_num(4)
+    options.set_max_log_file_size(4 << 20)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _read_options(upper: bytes | None = None) -> ReadOptions:
+    options = ReadOptions()
+    # Without it the 10-byte prefix, which cuts through the digits of the time, loses rows.
+    options.set_total_order_seek(True)
+    if upper is not None:
+        options.set_iterate_upper_bound(upper)
+    return options
+
+
+class Cursor:
+    """Reads the keys of ``lower <= key < upper`` of one consistent state, forward, in pieces."""
+
+    def __init__(self, database: Rdict, lower: bytes, upper: bytes, path: str) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        # The library keeps pointers to both, and frees nothing for us: they must outlive the scan.
+        self._upper = upper
+        self._options = _read_options(upper)
+        self._rows = database.iter(self._options)
+        self._rows.seek(lower)
+        self._open = True
+
+    def read(self, count: int) -> list[tuple[bytes, bytes]]:
+        """Return the next ``count`` keys with values; fewer or none at the end.
+
+        Raises:
+            StorageError: A part cannot be read.
+            HandleClosed: The database was closed meanwhile.
+        """
+        with self._lock:
+            if not self._open:
+                raise HandleClosed
+            rows = self._rows
+            valid, key, value, advance = rows.valid, rows.key, rows.value, rows.next
+            found: list[tuple[bytes, bytes]] = []
+            try:
+                while len(found) < count and valid():
+                    found.append((key(), value()))
+                    advance()
+                # Invalid means the end or an error, and only this tells which.
+                rows.status()
+            except Exception as error:
+                raise storage_error(error, self._path) from error
+            finally:
+                # A kept traceback must not keep the iterator, which keeps the lock file locked.
+                del rows, valid, key, value, advance
+            return found
+
+    def close(self) -> None:
+        """Release what the cursor pins. May be called twice, from any thread."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                del self._rows
+
+
+class RowDatabase:
+    """One open database of raw keys and values; safe to use from several threads.
+
+    Every method raises ``HandleClosed`` after ``close``, ``StorageError`` when the library fails.
+    """
+
+    def __init__(self, handle: Rdict, path: str) -> None:
+        self._handle: Rdict | None = handle
+        self._path = path
+        self._idle = threading.Condition()
+        self._users = 0
+        self._closing = False
+        self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
+        self._write_options = WriteOptions()
+        # A stalled write blocks with the interpreter's lock held: the whole process would freeze.
+        self._write_options.no_slowdown = True
+
+    @classmethod
+    def open_writer(cls, path: str, *, create: bool, level: int = 3) -> RowDatabase:
+        """Open for reading and writing. The caller has checked what lies at the path."""
+        options = _options(level)
+        options.create_if_missing(create)
+        return cls(_open(path, options, AccessType.read_write()), path)
+
+    @classmethod
+    def open_secondary(cls, path: str, own: str) -> RowDatabase:
+        """Open beside a process that writes; ``own`` is a directory for this handle alone."""
+        return cls(_open(path, _options(3), AccessType.secondary(own)), path)
+
+    @classmethod
+    @contextlib.contextmanager
+    def open_view(cls, path: str, *, tolerant: bool = False) -> Iterator[RowDatabase]:
+        """Open a fixed view of a database without writing a single byte into its directory.
+
+        Args:
+            path: The database; no process may be writing it.
+            tolerant: Pass over damaged records of the log instead of refusing them.
+        """
+        recovery = DBRecoveryMode.skip_any_corrupted_record() if tolerant else None
+        with tempfile.TemporaryDirectory(prefix="obframe-view-") as view:
+            link_files(path, view)
+            database = cls(_open(view, _options(3, recovery), AccessType.read_only(False)), path)
+            try:
+                yield database
+            finally:
+                database.close()
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[Rdict]:
+        with self._idle:
+            if self._closing or self._handle is None:
+                raise HandleClosed
+            handle = self._handle
+            self._users += 1
+        try:
+            yield handle
+        except (HandleClosed, StorageError):
+            raise
+        except DbClosedError as error:
+            raise HandleClosed from error
+        except Exception as error:
+            raise storage_error(error, self._path) from error
+        finally:
+            del handle
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key, None where it is absent."""
+        with self._using() as handle:
+            return list(handle.get(list(keys)) or ())
+
+    def write(self, items: Sequence[tuple[bytes, bytes]], *, sync: bool) -> None:
+        """Write the items as one atomic batch through the log.
+
+        Args:
+            items: Keys and values.
+            sync: Return only when the log is on the disk itself.
+
+        Raises:
+            StoreUnavailable: The log did not take it, or did not confirm it: it may have landed.
+        """
+        with self._using() as handle:
+            batch = WriteBatch(raw_mode=True)
+            for key, value in items:
+                batch.put(key, value)
+            deadline = time.monotonic() + _STALL_LIMIT
+            while True:
+                try:
+                    handle.write(batch, self._write_options)
+                    break
+                except Exception as error:
+                    if "stall" not in str(error).lower() or time.monotonic() > deadline:
+                        raise
+                time.sleep(0.01)
+            if sync:
+                handle.flush_wal(True)  # lets other threads run, unlike a synced write
+
+    def delete_range(self, begin: bytes, end: bytes) -> None:
+        """Delete the keys of ``begin <= key < end`` at the cost of one write."""
+        with self._using() as handle:
+            handle.delete_range(begin, end)
+
+    def first_from(self, key: bytes) -> bytes | None:
+        """Return the first key at or after ``key``."""
+        with self._using() as handle:
+            options = _read_options()
+            rows = handle.iter(options)
+            try:
+                rows.seek(key)
+                if rows.valid():
+                    found: bytes = rows.key()
+                    return found
+                rows.status()
+                return None
+            finally:
+                del rows
+
+    def last_until(self, key: bytes) -> tuple[bytes, bytes] | None:
+        """Return the last key at or before ``key``, with its value."""
+        with self._using() as handle:
+            options = _read_options()
+            rows = handle.iter(options)
+            try:
+                rows.seek_for_prev(key)
+                if rows.valid():
+                    return rows.key(), rows.value()
+                rows.status()
+                return None
+            finally:
+                del rows
+
+    def cursor(self, lower: bytes, upper: bytes) -> Cursor:
+        """Return a cursor over ``lower <= key < upper`` as it stands now."""
+        with self._using() as handle:
+            cursor = Cursor(handle, lower, upper, self._path)
+            self._cursors.add(cursor)
+            return cursor
+
+    def catch_up(self) -> None:
+        """Let a secondary see what the writing process has written until now."""
+        with self._using() as handle:
+            handle.try_catch_up_with_primary()
+
+    def flush(self) -> None:
+        """Write what is in memory to a file."""
+        with self._using() as handle:
+            handle.flush(True)
+
+    def compact(self) -> None:
+        """Rewrite all files. Dear: for tests and measurements."""
+        with self._using() as handle:
+            handle.compact_range(None, None)
+
+    def close(self) -> str:
+        """Release the database, waiting for calls under way; cursors end with ``HandleClosed``.
+
+        Returns:
+            Empty, or why the last flush failed; the handle is released all the same.
+        """
+        with self._idle:
+            self._closing = True
+            self._idle.wait_for(lambda: self._users == 0)
+            handle, self._handle = self._handle, None
+        for cursor in list(self._cursors):
+            cursor.close()  # a live iterator would keep the lock file locked
+        if handle is None:
+            return ""
+        try:
+            handle.close()
+        except Exception as error:
+            return str(error)
+        return ""
+
+
+def _open(path: str, options: Options, access: AccessType) -> Rdict:
+    try:
+        # Named a second time, or the library takes default options for the rows on a reopen.
+        return Rdict(path, options, column_families={"default": options}, access_type=access)
+    except Exception as error:
+        raise storage_error(error, path) from error
+
+
+def column_families(path: str) -> list[str]:
+    """Return the column families of a database, by looking only."""
+    try:
+        return Rdict.list_cf(path)
+    except Exception as error:
+        raise storage_error(error, path) from error
+
+
+def repair(path: str) -> None:
+    """Rebuild the list of files of a database in place; what is unreadable is put aside."""
+    try:
+        Rdict.repair(path, _options(3))
+    except Exception as error:
+        raise storage_error(error, path) from error
+
+
+def link_files(path: str, view: str) -> None:
+    """Link the files that make up a database into another directory."""
+    source = Path(path).resolve()
+    for name in os.listdir(source):
+        if name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".sst", ".log")):
+            os.symlink(source / name, Path(view, name))
