@@ -176,8 +176,9 @@ def describe(settings: type[Any]) -> list[FieldHelp]:
 
 
 def _default_text(item: dataclasses.Field[Any]) -> str:
-    missing = item.default_factory is dataclasses.MISSING
-    default = item.default if missing else item.default_factory()  # type: ignore[misc]
+    default = item.default
+    if item.default_factory is not dataclasses.MISSING:
+        default = item.default_factory()
     match default:
         case bool():
             return str(default).lower()

@@ -1,0 +1,252 @@
+"""Loads plugins by name, checks what they offer, and calls their observers. Nothing is global."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from obframe import hookspecs
+from obframe.errors import PluginError
+from obframe.protocols import Provider
+from obframe.vetting import KINDS, Kind, check_api, check_hooks, check_providers
+
+logger = logging.getLogger("obframe.registry")
+
+GROUP = "obframe.plugins"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPlugin:
+    """A plugin that passed every check.
+
+    Attributes:
+        name: Its entry point's name.
+        distribution: The distribution that brought it, with version; empty when unknown.
+        summary: First line of its docstring.
+        providers: What it offers, by kind's name.
+    """
+
+    name: str
+    distribution: str
+    summary: str
+    providers: Mapping[str, tuple[Provider[Any], ...]]
+
+
+def installed_plugins() -> dict[str, list[EntryPoint]]:
+    """List all installed plugins' entry points by name; several under one name are a clash."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        same = found.setdefault(entry.name, [])
+        # An editable install and its checkout may both be on the path and tell the same.
+        if all((entry.value, _project(entry)) != (other.value, _project(other)) for other in same):
+            same.append(entry)
+    return found
+
+
+def _project(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else ""
+
+
+def _distribution(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+
+
+class Registry:
+    """The plugins of one run. Made by ``load``.
+
+    Attributes:
+        plugins: In the order they were loaded.
+        observer_errors: How often an observer raised, by plugin and hook.
+    """
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._installed = installed_plugins()
+        self.plugins: list[LoadedPlugin] = []
+        self.observer_errors: Counter[tuple[str, str]] = Counter()
+
+    def add(self, name: str) -> None:
+        """Load and check one more plugin; loading it twice changes nothing.
+
+        Raises:
+            PluginError: It is not installed, cannot be imported, or breaks a rule.
+        """
+        if any(plugin.name == name for plugin in self.plugins):
+            return
+        entry = self._entry(name)
+        module = _import(entry)
+        check_api(name, module)
+        check_hooks(name, module)
+        try:
+            self._manager.register(module, name)
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(name, str(error), "correct the hook's arguments") from error
+        try:
+            self.plugins.append(self._collect(name, entry, module))
+        except PluginError:
+            self._manager.unregister(name=name)
+            raise
+
+    def _entry(self, name: str) -> EntryPoint:
+        entries = self._installed.get(name, [])
+        if len(entries) > 1:
+            projects = " and ".join(_distribution(entry) for entry in entries)
+            reason = f"is offered by several distributions: {projects}"
+            raise PluginError(name, reason, "uninstall all but one")
+        if not entries:
+            mend = "installed: " + (", ".join(self._installed) or "none")
+            if close := difflib.get_close_matches(name, self._installed, n=1):
+                mend += f"; did you mean {close[0]!r}?"
+            raise PluginError(name, "is not installed", mend)
+        return entries[0]
+
+    def _collect(self, name: str, entry: EntryPoint, module: object) -> LoadedPlugin:
+        providers: dict[str, tuple[Provider[Any], ...]] = {}
+        for kind in KINDS:
+            offered: list[Provider[Any]] = []
+            for function in self._implementations(kind.hook, name):
+                try:
+                    result = function()
+                except Exception as error:
+                    reason = f"{kind.hook} raised {type(error).__name__}: {error}"
+                    raise PluginError(name, reason, "correct the hook") from error
+                offered.extend(check_providers(name, kind, result))
+            for provider in offered:
+                self._check_clash(name, kind, provider, offered, providers)
+            if offered:
+                providers[kind.name] = tuple(offered)
+        summary = (inspect.getdoc(module) or "").partition("\n")[0]
+        return LoadedPlugin(name, _distribution(entry), summary, providers)
+
+    def _check_clash(
+        self,
+        name: str,
+        kind: Kind,
+        provider: Provider[Any],
+        siblings: Sequence[Provider[Any]],
+        own: Mapping[str, Sequence[Provider[Any]]],
+    ) -> None:
+        mend = "give one of them another name"
+        others = [(name, kind.name, other) for other in siblings if other is not provider]
+        others += [(name, each, other) for each, many in own.items() for other in many]
+        others += [
+            (plugin.name, each, other)
+            for plugin in self.plugins
+            for each, many in plugin.providers.items()
+            for other in many
+        ]
+        for plugin, other_kind, other in others:
+            if other.name != provider.name:
+                continue
+            what = f"{kind.name} {provider.name!r}"
+            if other_kind == kind.name:
+                raise PluginError(name, f"offers the {what}, and so does {plugin!r}", mend)
+            if other.settings is not provider.settings:
+                reason = f"{what} and {other_kind} of the same name have different settings"
+                raise PluginError(name, f"{reason} (plugin {plugin!r})", mend)
+
+    def _implementations(
+        self, hook: str, plugin: str | None = None
+    ) -> Iterator[Callable[..., Any]]:
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            if plugin in (None, implementation.plugin_name):
+                yield implementation.function
+
+    def providers(self, kind: Kind) -> list[Provider[Any]]:
+        """List what the loaded plugins offer of a kind."""
+        return [one for plugin in self.plugins for one in plugin.providers.get(kind.name, ())]
+
+    def choose(self, kind: Kind, name: str | None = None) -> Provider[Any]:
+        """Return the provider of this name, or the only one.
+
+        Raises:
+            PluginError: There is none of this name, or several and none was named.
+        """
+        offered = {provider.name: provider for provider in self.providers(kind)}
+        names = ", ".join(offered) or "none"
+        if name is None:
+            if len(offered) == 1:
+                return next(iter(offered.values()))
+            reason = f"{len(offered)} loaded plugins offer a {kind.name}: {names}"
+            raise PluginError(names, reason, f"choose one with {kind.option} NAME")
+        if name not in offered:
+            reason = f"no loaded plugin offers the {kind.name} {name!r} (loaded: {names})"
+            mend = f"load the plugin that does with --plugins, such as --plugins {name}"
+            raise PluginError(name, reason, mend)
+        return offered[name]
+
+    def sections(self) -> dict[str, type[Any]]:
+        """Return the settings dataclass of each loaded provider by section."""
+        return {one.name: one.settings for kind in KINDS for one in self.providers(kind)}
+
+    def has_section(self, section: str) -> bool:
+        """Tell whether a plugin that is installed, loaded or not, has this section of settings.
+
+        Loads the other plugins to look at what they offer when no plugin bears the name itself.
+        """
+        if section in self._installed or section in self.sections():
+            return True
+        return any(section in sections for sections in self._sections_of_others())
+
+    def _sections_of_others(self) -> Iterator[Mapping[str, type[Any]]]:
+        loaded = {plugin.name for plugin in self.plugins}
+        for name in self._installed:
+            if name not in loaded:
+                probe = Registry()
+                try:
+                    probe.add(name)
+                except PluginError:
+                    continue  # it is not asked for in this run
+                yield probe.sections()
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call every observer of a hook; one that raises is named, counted and passed over."""
+        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
+            try:
+                implementation.function(*(arguments[name] for name in implementation.argnames))
+            except Exception:
+                key = (implementation.plugin_name, hook)
+                self.observer_errors[key] += 1
+                logger.exception("plugin %r: its observer %s raised; it is passed over", *key)
+
+
+def load(names: Sequence[str] = (), kinds: Collection[Kind] = KINDS) -> Registry:
+    """Load plugins by entry-point name, then the defaults of the kinds that none of them offers.
+
+    Args:
+        names: Entry-point names in order.
+        kinds: The kinds that this run needs; only these get a default.
+
+    Raises:
+        PluginError: A plugin is unknown, cannot be loaded, or breaks a rule.
+    """
+    registry = Registry()
+    for name in names:
+        registry.add(name)
+    for kind in KINDS:
+        if kind in kinds and kind.default and not registry.providers(kind):
+            registry.add(kind.default)
+    return registry
+
+
+def _import(entry: EntryPoint) -> Any:
+    try:
+        return entry.load()
+    except Exception as error:
+        reason = f"cannot be imported: {type(error).__name__}: {error}"
+        mend = f"correct {entry.value} or leave it out of --plugins"
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            project = _project(entry) or "the plugin"
+            mend = f"install what it needs ({error.name}), or reinstall {project} with its extras"
+        elif isinstance(error, ImportError):
+            mend = f"it may be made for another version of obframe or of {error.name}: upgrade it"
+        raise PluginError(entry.name, reason, mend) from error
