@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -107,12 +107,7 @@ class MemoryStorage:
         check_runs(gaps)
         with self._open():
             for gap in gaps:
-                same = (gap.reason, gap.detail)
-                _extend(
-                    self._gaps.setdefault(gap.symbol, []),
-                    gap,
-                    lambda other, same=same: (other.reason, other.detail) == same,
-                )
+                _extend(self._gaps.setdefault(gap.symbol, []), gap)
 
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
         """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
@@ -124,11 +119,7 @@ class MemoryStorage:
         check_runs(marks)
         with self._open():
             for mark in marks:
-                _extend(
-                    self._marks.setdefault(mark.symbol, []),
-                    mark,
-                    lambda other, kind=mark.kind: other.kind is kind,
-                )
+                _extend(self._marks.setdefault(mark.symbol, []), mark)
 
     def marks(self, symbol: str, start: int, end: int) -> list[Mark]:
         """Return the marks that have a second in ``start..end``, oldest first, uncut."""
@@ -144,15 +135,17 @@ class MemoryStorage:
             self._marks.clear()
 
 
-def _extend(runs: list[_Run], run: _Run, same: Callable[[_Run], bool]) -> None:
+def _extend(runs: list[_Run], run: _Run) -> None:
     start, end = run.start, run.end
-    kept = []
+    kept: list[_Run] = []
     for other in runs:
-        if same(other) and other.start <= end + 1 and other.end >= start - 1:
+        # Past the bounds stand the labels, which must agree.
+        if other[3:] == run[3:] and other.start <= end + 1 and other.end >= start - 1:
             start, end = min(start, other.start), max(end, other.end)
         else:
             kept.append(other)
-    runs[:] = [*kept, run._replace(start=start, end=end)]
+    kept.append(run._replace(start=start, end=end))
+    runs[:] = kept
 
 
 def _within(runs: list[_Run], start: int, end: int) -> list[_Run]:
