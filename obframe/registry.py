@@ -121,9 +121,8 @@ class Registry:
                     raise PluginError(name, reason, "correct the hook") from error
                 offered.extend(check_providers(name, kind, result))
             for provider in offered:
-                self._check_clash(name, kind, provider, offered, providers)
-            if offered:
-                providers[kind.name] = tuple(offered)
+                self._check_clash(name, kind, provider, providers)
+                providers[kind.name] = (*providers.get(kind.name, ()), provider)
         summary = (inspect.getdoc(module) or "").partition("\n")[0]
         return LoadedPlugin(name, _distribution(entry), summary, providers)
 
@@ -132,12 +131,10 @@ class Registry:
         name: str,
         kind: Kind,
         provider: Provider[Any],
-        siblings: Sequence[Provider[Any]],
         own: Mapping[str, Sequence[Provider[Any]]],
     ) -> None:
         mend = "give one of them another name"
-        others = [(name, kind.name, other) for other in siblings if other is not provider]
-        others += [(name, each, other) for each, many in own.items() for other in many]
+        others = [(name, each, other) for each, many in own.items() for other in many]
         others += [
             (plugin.name, each, other)
             for plugin in self.plugins
