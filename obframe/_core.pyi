@@ -5,13 +5,14 @@ digit, trailing zeros included. No float, and no Python object per level, stands
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, final
 
-from typing_extensions import Buffer  # or the repo's way of spelling "bytes-like"
+from typing_extensions import Buffer
 
 Level: TypeAlias = tuple[str, str]
 """``(price, quantity)`` as the venue wrote them."""
 
+@final
 class DepthUpdate:
     """One depth diff of one instrument: absolute quantities by price; quantity 0 deletes.
 
@@ -47,6 +48,7 @@ class DepthUpdate:
     def asks(self) -> list[Level]: ...
     def __len__(self) -> int: ...
 
+@final
 class DepthSnapshot:
     """A whole book at one update id, as deep as the venue gave it.
 
@@ -76,6 +78,7 @@ class DepthSnapshot:
 def parse_depth_update(data: Buffer, futures: bool = False) -> DepthUpdate | None: ...
 def parse_depth_snapshot(data: Buffer, symbol: str, limit: int = 0) -> DepthSnapshot: ...
 
+@final
 class OrderBook:
     """A sorted book of one instrument."""
 
@@ -102,6 +105,7 @@ class OrderBook:
     def asks(self, depth: int | None = None) -> list[Level]: ...
     def snapshot(self, timestamp: int, depth: int = 20) -> Snapshot: ...
 
+@final
 class Snapshot:
     """The best levels of one book at one second; immutable. Equal when all but nothing differs."""
 
