@@ -1,0 +1,205 @@
+"""Binance's REST interface: weights, bans, time-outs, and nothing parsed that is not an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+
+import aiohttp
+import msgspec
+
+from obframe import FeedError
+from obframe_plugins._binance_context import Context, logger
+from obframe_plugins._binance_plan import RollingLimit
+from obframe_plugins._binance_wire import clip, read_retry_after
+
+NO_SUCH_SYMBOL = (-1121, -1100)
+"""The venue's codes for a symbol that is unknown or of characters that no symbol has."""
+
+_MOST_BODY_BYTES = 64 * 1024 * 1024
+
+
+class RestError(FeedError):
+    """A request that was not answered as it should.
+
+    Attributes:
+        status: The HTTP status; None when there was no answer.
+        code: The venue's own error code, such as -1121; None when it gave none.
+        retry_after: Seconds that the venue asks us to wait at least.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        status: int | None = None,
+        code: int | None = None,
+        retry_after: float = 0.0,
+    ) -> None:
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+        super().__init__(detail)
+
+
+class _Complaint(msgspec.Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class RestClient:
+    """Sends requests within the venue's limits. A ban or a block stops them all.
+
+    Args:
+        context: The feed's run.
+        session: Carries the requests.
+
+    Attributes:
+        on_pause: Told why, when all requests have to wait.
+    """
+
+    def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
+        self.on_pause: Callable[[str], None] | None = None
+        self._settings = context.settings
+        self._counters = context.counters
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._limit = RollingLimit(context.settings.weight_budget, 60.0)
+        self._paused_until = 0.0
+        self._paused_for = ""
+
+    @property
+    def pause(self) -> str:
+        """Why all requests are waiting; empty when they are not."""
+        return self._paused_for if self._paused_until > self._loop.time() else ""
+
+    def wait_for_all(self, weight: int) -> float:
+        """Estimate the seconds until requests of this total weight are sent."""
+        now = self._loop.time()
+        return max(self._paused_until - now, 0.0) + self._limit.wait_for_all(weight, now)
+
+    async def get(
+        self, path: str, parameters: Mapping[str, str], weight: int, timeout: float
+    ) -> bytes:
+        """Send one request, when the limits allow, and return the body of its answer.
+
+        Args:
+            path: Such as ``/depth``.
+            parameters: The query.
+            weight: What the venue counts for it.
+            timeout: Seconds for the whole answer.
+
+        Raises:
+            RestError: There was no answer, or not a good one.
+        """
+        await self._admit(weight)
+        self._counters.rest_requests += 1
+        url = self._settings.api_url + path
+        try:
+            async with self._session.get(
+                url,
+                params=parameters,
+                proxy=self._settings.proxy_for(url),
+                timeout=aiohttp.ClientTimeout(total=timeout),
+                allow_redirects=False,
+            ) as response:
+                self._note_weight(response)
+                body = await _read(response)
+                if response.status != 200:
+                    raise self._refusal(url, response, body)
+                return body
+        except RestError:
+            self._counters.rest_errors += 1
+            raise
+        except Exception as error:
+            self._counters.rest_errors += 1
+            raise RestError(_describe(error, url, timeout)) from error
+
+    async def _admit(self, weight: int) -> None:
+        while True:
+            now = self._loop.time()
+            delay = max(self._paused_until - now, self._limit.delay(weight, now))
+            if delay <= 0:
+                self._limit.spend(weight, now)
+                return
+            await asyncio.sleep(delay)
+
+    def _note_weight(self, response: aiohttp.ClientResponse) -> None:
+        try:
+            used = int(response.headers["X-MBX-USED-WEIGHT-1M"])
+        except (KeyError, ValueError):
+            return
+        now = self._loop.time()
+        left = 60.0
+        # The venue counts by its clock's minutes, and its Date header tells that clock.
+        date = email.utils.parsedate(response.headers.get("Date", ""))
+        if date is not None:
+            left = 61.0 - min(date[5], 59)
+        self._limit.report(used, now, now + left)
+
+    def _refusal(self, url: str, response: aiohttp.ClientResponse, body: bytes) -> RestError:
+        status = response.status
+        complaint = _Complaint()
+        try:
+            complaint = msgspec.json.decode(body, type=_Complaint)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            complaint.msg = clip(body, 80)
+        code = complaint.code or None
+        said = f"{url} answered {status} ({clip(complaint.msg) or 'no reason given'})"
+        asked = response.headers.get("Retry-After")
+        if status in (418, 429):
+            self._counters.rate_limited += 1
+            seconds = read_retry_after(asked, 120.0 if status == 418 else 60.0)
+            what = "banned for now" if status == 418 else "too many requests"
+            detail = f"{said}: {what}, all requests wait"
+            self._pause(detail, seconds)
+            return RestError(detail, status, code, seconds)
+        if status in (403, 451):
+            self._counters.blocked += 1
+            seconds = read_retry_after(asked, self._settings.blocked_retry)
+            why = "this place is not served" if status == 451 else "a firewall turned us away"
+            detail = (
+                f"{said}: {why}; set binance.rest_url to a host that serves you, or binance.proxy"
+            )
+            self._pause(detail, seconds)
+            return RestError(detail, status, code, seconds)
+        return RestError(said, status, code, read_retry_after(asked, 0.0))
+
+    def _pause(self, why: str, seconds: float) -> None:
+        now = self._loop.time()
+        fresh = self._paused_until <= now
+        self._paused_until = max(self._paused_until, now + seconds)
+        self._paused_for = why
+        if fresh:
+            logger.error("%s; next try in %.0f s", why, seconds)
+            if self.on_pause is not None:
+                self.on_pause(why)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > _MOST_BODY_BYTES:
+            raise RestError(f"{response.url.path} answered with more than 64 MiB", response.status)
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _describe(error: Exception, url: str, timeout: float) -> str:
+    said = clip(str(error)) or type(error).__name__
+    help_rest = "set binance.rest_url to a host that serves you, or binance.proxy"
+    if isinstance(error, TimeoutError):
+        return f"{url} did not answer within {timeout:g} s"
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return f"the proxy failed for {url}: {said}; check binance.proxy"
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return f"TLS with {url} failed: {said}; check binance.rest_url and the clock"
+    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError):
+        return f"the host name of {url} cannot be resolved: {said}; {help_rest}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{url} cannot be reached: {said}; {help_rest}"
+    return f"{url} failed: {type(error).__name__}: {said}"
