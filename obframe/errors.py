@@ -11,6 +11,7 @@
     ├── CapacityError          a value is exact but does not fit the book's fixed point
     ├── DecodeError            stored bytes are not a row
     ├── SymbolError            a symbol that cannot be part of a key
+    ├── QueryError             a time or range that cannot be asked for
     ├── FeedError              a venue cannot be reached or refuses us
     └── StorageError
         ├── StoreLocked        another process writes this database
@@ -136,6 +137,22 @@ class SymbolError(ObframeError, ValueError):
         self.symbol = symbol
         self.reason = reason
         super().__init__(f"symbol {symbol!r}: {reason}")
+
+
+class QueryError(ObframeError, ValueError):
+    """A time or range that cannot be asked for.
+
+    Attributes:
+        what: ``time``, ``start``, ``end`` or ``range``.
+        value: What was given, cut to 80 characters.
+        reason: What is wrong with it, and the mend.
+    """
+
+    def __init__(self, what: str, value: str, reason: str) -> None:
+        self.what = what
+        self.value = value[:80]
+        self.reason = reason
+        super().__init__(f"{what} {self.value!r} {reason}")
 
 
 class FeedError(ObframeError):
