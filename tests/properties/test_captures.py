@@ -1,0 +1,133 @@
+"""Real market data: the core's book against the reference book and the venue's own best prices."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from obframe._core import OrderBook, parse_depth_snapshot, parse_depth_update
+from obframe.testing.reference import ReferenceBook
+
+FULL_DEPTH_EVERY = 500
+
+
+class Capture(NamedTuple):
+    """What captures/README.md says of one symbol of one market."""
+
+    market: str
+    symbol: str
+    days: tuple[str, ...]
+    messages: int
+    changes: int
+    best_checked: int
+
+    @property
+    def futures(self) -> bool:
+        return self.market == "usdm"
+
+
+CAPTURES = [
+    Capture("spot", "BTCUSDT", ("20240808", "20240809"), 3_451 + 3_044, 124_090 + 174_021, 1072),
+    Capture("spot", "ETHUSDT", ("20240808", "20240809"), 3_434 + 3_036, 106_814 + 165_950, 1056),
+    Capture("usdm", "BTCUSDT", ("20240808",), 6_551, 443_521, 629),
+    Capture("usdm", "ETHUSDT", ("20240808",), 6_586, 428_662, 551),
+]
+
+
+def read_messages(folder: Path, capture: Capture) -> Iterator[bytes]:
+    for day in capture.days:
+        path = folder / capture.market / f"{capture.symbol.lower()}_{day}.gz"
+        with gzip.open(path, "rb") as lines:
+            for line in lines:
+                yield line.rstrip(b"\n").split(b" ", 1)[1]
+
+
+def take_levels(pairs: list[list[str]]) -> list[tuple[str, str]]:
+    return [(price, quantity) for price, quantity in pairs]
+
+
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda c: f"{c.market}-{c.symbol}")
+def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: Capture) -> None:
+    book = OrderBook(capture.symbol)
+    reference = ReferenceBook()
+    waiting: list[bytes] = []
+    loaded = False
+    messages = changes = applied = crossed = 0
+    best: dict[int, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {}
+    tickers: dict[int, dict[str, Any]] = {}
+
+    def follow(raw: bytes) -> None:
+        nonlocal applied, crossed
+        update = parse_depth_update(raw, capture.futures)
+        assert update is not None
+        if update.last_update_id < book.update_id + (0 if capture.futures else 1):
+            return
+        event = json.loads(raw)["data"]
+        assert update.symbol == event["s"]
+        assert update.event_time_ms == event["E"]
+        assert (update.first_update_id, update.last_update_id) == (event["U"], event["u"])
+        assert update.prev_update_id == event.get("pu", event["U"] - 1)
+        if applied:
+            assert update.prev_update_id == book.update_id
+        else:
+            assert update.prev_update_id <= book.update_id
+        bids, asks = take_levels(event["b"]), take_levels(event["a"])
+        book.apply(update)
+        reference.apply(event["u"], bids, asks)
+        applied += 1
+        crossed += book.crossed
+        assert book.snapshot(applied).pack() == reference.pack(applied)
+        if applied % FULL_DEPTH_EVERY == 0:
+            assert update.bids == bids
+            assert update.asks == asks
+            assert book.bids() == reference.bids()
+            assert book.asks() == reference.asks()
+        best[book.update_id] = (book.bids(1), book.asks(1))
+
+    for raw in read_messages(captures, capture):
+        if raw.startswith(b'{"lastUpdateId"'):
+            assert not loaded
+            snapshot = parse_depth_snapshot(raw, capture.symbol, 1000)
+            assert len(snapshot) == 2000
+            body = json.loads(raw)
+            book.load(snapshot)
+            reference.load(
+                body["lastUpdateId"], take_levels(body["bids"]), take_levels(body["asks"])
+            )
+            assert book.snapshot(0).pack() == reference.pack(0)
+            loaded = True
+            for early in waiting:
+                follow(early)
+            continue
+        update = parse_depth_update(raw, capture.futures)
+        if update is None:
+            data = json.loads(raw)["data"]
+            if "B" in data:
+                tickers[data["u"]] = data
+            continue
+        messages += 1
+        changes += len(update)
+        if loaded:
+            follow(raw)
+        else:
+            waiting.append(raw)
+
+    assert book.bids() == reference.bids()
+    assert book.asks() == reference.asks()
+    assert messages == capture.messages
+    assert changes == capture.changes
+    assert book.unknown_deletes > 0
+    assert crossed == 0
+    checked = 0
+    for update_id, ticker in tickers.items():
+        if update_id in best:
+            bids, asks = best[update_id]
+            assert bids == [(ticker["b"], ticker["B"])]
+            assert asks == [(ticker["a"], ticker["A"])]
+            checked += 1
+    assert checked == capture.best_checked
