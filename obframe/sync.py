@@ -173,7 +173,7 @@ class BookSynchronizer:
 
     __slots__ = (
         "_attempts", "_book", "_crossed_since", "_limits", "_live_since", "_open_since", "_proof",
-        "_random", "_refresh", "_refresh_after", "_snapshot_due", "_stream_open", "cause",
+        "_random", "_refresh", "_refresh_after", "_relapses", "_snapshot_due", "_stream_open", "cause",
         "counters", "detail", "epoch", "events", "instrument", "state",
     )  # fmt: skip
 
@@ -198,7 +198,8 @@ class BookSynchronizer:
         self._refresh_after = 0.0
         self._stream_open = False
         self._snapshot_due = False
-        self._attempts = 0
+        self._attempts = 0  # snapshots asked for in vain since the last proof
+        self._relapses = 0  # proofs lost one soon after the other
         self._open_since: float | None = None
         self._live_since: float | None = None
         self._crossed_since: float | None = None
@@ -322,8 +323,8 @@ class BookSynchronizer:
             return
         if self._live_since is None:
             self._live_since = now
-        elif self._attempts and now - self._live_since >= self._limits.stable_after:
-            self._attempts = 0
+        elif self._relapses and now - self._live_since >= self._limits.stable_after:
+            self._relapses = 0
         if not book.crossed:
             self._crossed_since = None
         elif self._crossed_since is None:
@@ -335,6 +336,7 @@ class BookSynchronizer:
         if now >= self._refresh_after and not book.covers(SNAPSHOT_DEPTH):
             self._refresh_after = now + self._limits.refresh_every
             self._refresh = self._new_proof()
+            self._attempts = 0
             self.counters["refreshes"] += 1
             self._want_snapshot()
 
@@ -391,6 +393,7 @@ class BookSynchronizer:
     def _accept(self, proof: _Proof) -> None:
         self._book = proof.book
         self._refresh = None
+        self._attempts = 0
         if proof is self._proof:
             self.epoch += 1
             self._proof = self._new_proof()
@@ -408,7 +411,10 @@ class BookSynchronizer:
         self._change(BookState.SYNCING, cause, self.detail)
 
     def _start_over(self, state: BookState, reason: GapReason, detail: str) -> None:
-        self._book = None
+        if self._book is not None:
+            self._book = None
+            self._relapses += 1
+            self._attempts = 0
         self._refresh = None
         self._proof = self._new_proof()
         self._crossed_since = None
@@ -418,8 +424,9 @@ class BookSynchronizer:
 
     def _want_snapshot(self) -> None:
         delay = 0.0
-        if self._attempts:
-            ceiling = self._limits.backoff_first * 2 ** min(self._attempts - 1, 16)
+        failures = self._attempts + max(self._relapses - 1, 0)
+        if failures:
+            ceiling = self._limits.backoff_first * 2 ** min(failures - 1, 16)
             ceiling = min(ceiling, self._limits.backoff_max)
             delay = ceiling * (0.5 + 0.5 * self._random.random())
         self._attempts += 1

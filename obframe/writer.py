@@ -187,8 +187,8 @@ class StorageWriter:
             return
         last = self._jobs[-1] if len(self._jobs) > 1 else None  # the first may be under way
         job, self._next = self._next, _Job()
-        if last is not None and len(last.records) + len(job.records) <= _BATCH_ROWS:
-            last.resumes += job.resumes
+        fits = last is not None and len(last.records) + len(job.records) <= _BATCH_ROWS
+        if last is not None and fits and not job.resumes:  # what is known changes with each job
             last.records += job.records
             last.gaps += job.gaps
             last.marks += job.marks
@@ -201,11 +201,19 @@ class StorageWriter:
     async def run(self) -> None:
         """Store what is handed over until ``close``; then what is left, and return."""
         self._thread.start()
+        try:
+            await self._store_all()
+        finally:
+            self._calls.put(None)
+
+    async def _store_all(self) -> None:
         delay = _RETRY_FIRST
         while True:
             if not self._jobs:
                 if self._closing:
-                    break
+                    if not self._flush_gaps():
+                        return
+                    continue
                 self._wake.clear()
                 await self._wake.wait()
                 continue
@@ -221,21 +229,25 @@ class StorageWriter:
                     self.trouble = None
                 delay = _RETRY_FIRST
                 self._jobs.popleft()
-        self._calls.put(None)
 
     def close(self) -> None:
         """End all gaps and let ``run`` return once everything handed over is stored."""
+        self._closing = True
+        self._wake.set()
+
+    def _flush_gaps(self) -> bool:
         self._gaps.close_all()
         self._next.gaps.extend(self._gaps.take(0))
         self._flush()
-        self._closing = True
-        self._wake.set()
+        return bool(self._jobs)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the writer's thread, after those called before."""
         done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
         def work() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
             try:
                 done.set_result(function(*args, **kwargs))
             except BaseException as error:

@@ -25,6 +25,7 @@ class FakeClock:
         self._auto = auto
         self._script: list[tuple[float, Callable[[], None]]] = []
         self._moved = asyncio.Event()
+        self._sleepers = 0
 
     def time(self) -> float:
         """Return the wall clock in Unix seconds."""
@@ -48,13 +49,31 @@ class FakeClock:
                 action()
             self._monotonic = max(self._monotonic, deadline)
         while self._monotonic < deadline:
-            await self._moved.wait()
+            self._sleepers += 1
+            try:
+                await self._moved.wait()
+            finally:
+                self._sleepers -= 1
 
     def advance(self, seconds: float) -> None:
         """Let all clocks go on by so many seconds, and wake the sleepers whose time has come."""
         self._monotonic += seconds
         self._moved.set()
         self._moved = asyncio.Event()
+
+    async def run(self, seconds: float, step: float = 0.25) -> None:
+        """Advance in small steps, each time until somebody sleeps again."""
+        for _ in range(round(seconds / step)):
+            await self._asleep_again()
+            self.advance(step)
+        await self._asleep_again()
+
+    async def _asleep_again(self) -> None:
+        for _ in range(10_000):
+            await asyncio.sleep(0)
+            if self._sleepers:
+                return
+        raise TimeoutError("nobody sleeps on this clock")
 
     def step(self, seconds: float) -> None:
         """Set the wall clock forward, or back when negative."""

@@ -86,9 +86,7 @@ async def test_row_37_step_forward_is_a_gap_and_asks_for_proof() -> None:
     assert missed[0].missed.reason is GapReason.CLOCK_STEP
     covered = set(labels(seen)) | set(range(missed[0].missed.start, missed[0].missed.end + 1))
     assert covered == set(range(START + 1, max(covered) + 1))
-    assert not set(labels(seen)) & set(
-        range(missed[0].missed.start, missed[0].missed.end + 1)
-    )
+    assert not set(labels(seen)) & set(range(missed[0].missed.start, missed[0].missed.end + 1))
 
 
 async def test_row_37_suspend_is_told_apart_from_a_step() -> None:

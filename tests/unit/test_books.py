@@ -1,0 +1,181 @@
+"""The book manager: one symbol's trouble stays its own, and everything can be watched."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+
+import pytest
+
+from obframe import (
+    BookState,
+    DepthSnapshot,
+    DepthUpdate,
+    GapReason,
+    Instrument,
+    StateChange,
+    StreamEvent,
+)
+from obframe.books import BookManager
+from obframe.testing.feed import ScriptedFeed
+
+BTC, ETH = Instrument("BTCUSDT"), Instrument("ETHUSDT")
+
+
+def update(
+    symbol: str, first: int, last: int, bids: list[tuple[str, str]] | None = None
+) -> DepthUpdate:
+    return DepthUpdate(symbol, first, last, first - 1, bids or [], [])
+
+
+def snapshot(symbol: str, last: int) -> DepthSnapshot:
+    return DepthSnapshot(symbol, last, [("100.0", "1")], [("101.0", "1")])
+
+
+@asynccontextmanager
+async def managed(
+    *instruments: Instrument,
+) -> AsyncIterator[tuple[ScriptedFeed, BookManager, list[StateChange]]]:
+    feed = ScriptedFeed()
+    changes: list[StateChange] = []
+    manager = BookManager(feed, on_change=changes.append)
+    manager.subscribe(*instruments)
+    task = asyncio.create_task(manager.run())
+    await feed.started()
+    try:
+        yield feed, manager, changes
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        manager.close()
+
+
+def bring_live(feed: ScriptedFeed, *symbols: str) -> None:
+    feed.say(StreamEvent.SUBSCRIBED, *symbols)
+    for symbol in symbols:
+        feed.send(update(symbol, 11, 12))
+        feed.send(snapshot(symbol, 11))
+
+
+async def test_two_books_come_live_and_are_read() -> None:
+    async with managed(BTC, ETH) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT", "ETHUSDT")
+        view = manager.get("BTCUSDT")
+        assert view.state is BookState.LIVE
+        assert view.book is not None
+        assert view.book.bids() == [("100.0", "1")]
+        taken = view.snapshot()
+        assert taken is not None
+        assert taken.update_id == 12
+        assert feed.requested == [BTC, ETH]
+        assert manager.states() == {BookState.LIVE: 2}
+        with pytest.raises(KeyError):
+            manager.get("NOPE")
+
+
+async def test_one_symbols_gap_touches_no_other() -> None:
+    async with managed(BTC, ETH) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT", "ETHUSDT")
+        feed.send(update("BTCUSDT", 20, 21))
+        assert manager.get("BTCUSDT").cause is GapReason.SEQUENCE
+        assert manager.get("ETHUSDT").state is BookState.LIVE
+
+
+async def test_row_17_an_event_for_a_symbol_not_subscribed_is_dropped_and_counted() -> None:
+    async with managed(BTC) as (feed, manager, _):
+        feed.send(update("DOGEUSDT", 1, 2), snapshot("DOGEUSDT", 1))
+        assert manager.counters["unsubscribed"] == 2
+        assert [sync.instrument for sync in manager.synchronizers] == [BTC]
+
+
+async def test_row_56_what_is_no_feed_event_is_refused_at_the_boundary(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with managed(BTC) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        feed.send({"u": 1})  # type: ignore[arg-type]
+        assert manager.counters["unknown"] == 1
+        assert "dict" in caplog.text
+        assert manager.get("BTCUSDT").state is BookState.LIVE
+
+
+async def test_row_56_a_feed_that_dies_is_started_anew_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("obframe.books._RESTART_FIRST", 0.001)
+    async with managed(BTC) as (feed, manager, changes):
+        bring_live(feed, "BTCUSDT")
+        feed.fail(RuntimeError("the venue spoke in tongues"))
+        while feed.starts < 2:
+            await asyncio.sleep(0)
+        assert manager.counters["feed_restarts"] == 1
+        assert "spoke in tongues" in caplog.text
+        view = manager.get("BTCUSDT")
+        assert (view.state, view.cause) == (BookState.RECONNECTING, GapReason.INTERNAL)
+        assert "spoke in tongues" in changes[-1].detail
+        bring_live(feed, "BTCUSDT")
+        assert manager.get("BTCUSDT").state is BookState.LIVE
+
+
+async def test_a_feed_that_ends_leaves_no_book_live() -> None:
+    async with managed(BTC) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        feed.fail(None)
+        while manager.get("BTCUSDT").state is BookState.LIVE:
+            await asyncio.sleep(0)
+        assert manager.get("BTCUSDT").book is None
+
+
+async def test_watch_sees_the_latest_and_slows_nobody() -> None:
+    async with managed(BTC) as (feed, manager, _):
+        seen: list[tuple[BookState, int | None]] = []
+
+        async def follow() -> None:
+            async for view in manager.watch("BTCUSDT"):
+                seen.append((view.state, view.book.update_id if view.book else None))
+
+        task = asyncio.create_task(follow())
+        await asyncio.sleep(0)
+        bring_live(feed, "BTCUSDT")
+        for i in range(13, 513):
+            feed.send(update("BTCUSDT", i, i))
+        while seen[-1] != (BookState.LIVE, 512):
+            await asyncio.sleep(0)
+        assert len(seen) == 2, "what lay between was never queued"
+        manager.unsubscribe(BTC)
+        await task
+        assert seen[-1] == (BookState.UNSUBSCRIBED, None)
+        assert feed.wanted == set()
+
+
+async def test_subscribing_twice_keeps_the_book() -> None:
+    async with managed(BTC) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        manager.subscribe(BTC, ETH)
+        assert manager.get("BTCUSDT").state is BookState.LIVE
+        assert feed.wanted == {BTC, ETH}
+
+
+async def test_latency_is_measured_from_the_receipt() -> None:
+    async with managed(BTC) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        event = update("BTCUSDT", 13, 13)
+        event.received_ns = 1
+        feed.send(event)
+        assert manager.latency.count == 1
+        assert manager.latency.maximum > 1_000
+
+
+async def test_every_change_of_state_is_told_in_order() -> None:
+    async with managed(BTC) as (feed, _, changes):
+        feed.say(StreamEvent.CONNECTING, "BTCUSDT")
+        bring_live(feed, "BTCUSDT")
+        feed.say(StreamEvent.DISCONNECTED, "BTCUSDT", reason=GapReason.DISCONNECTED, detail="reset")
+        assert [change.new for change in changes] == [
+            BookState.CONNECTING,
+            BookState.SYNCING,
+            BookState.LIVE,
+            BookState.RECONNECTING,
+        ]
+        assert changes[-1].detail == "reset"

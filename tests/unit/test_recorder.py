@@ -1,0 +1,528 @@
+"""The recorder on a clock and a feed of the test's own: every second a row or a gap with its cause."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+from obframe_plugins.memory import MemoryStorage
+
+from obframe import (
+    BookState,
+    DepthSnapshot,
+    DepthUpdate,
+    Gap,
+    GapReason,
+    Instrument,
+    Mark,
+    MarkKind,
+    Record,
+    Snapshot,
+    StorageError,
+    StoreUnavailable,
+    StreamEvent,
+)
+from obframe.recorder import Recorder, RunSummary
+from obframe.settings import Duration, RecorderSettings, RetentionSettings
+from obframe.testing.clock import FakeClock
+from obframe.testing.feed import ScriptedFeed
+
+START = 1_700_000_000
+FOREVER = 9_999_999_999
+
+
+def update(
+    symbol: str, first: int, last: int, bids: list[tuple[str, str]] | None = None
+) -> DepthUpdate:
+    return DepthUpdate(symbol, first, last, first - 1, bids or [], [])
+
+
+def snapshot(symbol: str, last: int, limit: int = 0) -> DepthSnapshot:
+    return DepthSnapshot(symbol, last, [("100.50", "1.5")], [("100.60", "2.0")], limit)
+
+
+class Symbols:
+    """A symbol source whose set the test changes."""
+
+    def __init__(self, *symbols: str) -> None:
+        self._sets: asyncio.Queue[frozenset[Instrument]] = asyncio.Queue()
+        self.want(*symbols)
+
+    def want(self, *symbols: str) -> None:
+        self._sets.put_nowait(frozenset(Instrument(symbol) for symbol in symbols))
+
+    async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
+        while True:
+            yield await self._sets.get()
+
+
+class Desk:
+    """A recorder with everything around it in the test's hands."""
+
+    def __init__(
+        self,
+        *symbols: str,
+        storage: MemoryStorage | None = None,
+        wall: float = START + 0.25,
+        settings: RecorderSettings | None = None,
+        retention: RetentionSettings | None = None,
+        sinks: dict[str, object] | None = None,
+    ) -> None:
+        self.clock = FakeClock(wall=wall, monotonic=0.0)
+        self.feed = ScriptedFeed()
+        self.storage = storage if storage is not None else MemoryStorage()
+        self.symbols = Symbols(*symbols)
+        self.notices: list[tuple[str, dict[str, object]]] = []
+        self.recorder = Recorder(
+            feed=self.feed,
+            storage=self.storage,
+            symbol_source=self.symbols,
+            settings=settings,
+            retention=retention or RetentionSettings(max_age=Duration(0)),
+            sinks=sinks,  # type: ignore[arg-type]
+            notify=lambda hook, **values: self.notices.append((hook, values)),
+            clock=self.clock,
+        )
+        self.summary: RunSummary | None = None
+
+    @asynccontextmanager
+    async def recording(self) -> AsyncIterator[Desk]:
+        task = asyncio.create_task(self.recorder.run())
+        await self.feed.started()
+        try:
+            yield self
+        finally:
+            self.recorder.stop()
+            self.summary = await task
+
+    def bring_live(self, *symbols: str) -> None:
+        self.feed.say(StreamEvent.SUBSCRIBED, *symbols)
+        for symbol in symbols:
+            self.feed.send(update(symbol, 11, 12), snapshot(symbol, 11))
+
+    def rows(self, symbol: str) -> list[int]:
+        return [record.timestamp - START for record in self.storage.scan(symbol, 10**9, FOREVER)]
+
+    def gaps(self, symbol: str) -> list[tuple[int, int, str]]:
+        return [
+            (gap.start - START, gap.end - START, str(gap.reason))
+            for gap in self.storage.gaps(symbol, 10**9, FOREVER)
+        ]
+
+
+async def test_a_row_a_second_aligned_with_the_golden_bytes() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(5)
+    assert desk.rows("BTCUSDT") == [1, 2, 3, 4, 5]
+    assert desk.gaps("BTCUSDT") == []
+    latest = desk.storage.latest("BTCUSDT")
+    assert latest is not None
+    assert latest.value == bytes.fromhex(
+        "9491 92a6 3130302e3530 a3 312e35 9192 a6 3130302e3630 a3 322e30 0c ce 6553f105"
+    )
+    assert desk.summary is not None
+    assert (desk.summary.rows, desk.summary.gap_seconds, desk.summary.drained) == (5, {}, True)
+
+
+async def test_each_second_without_a_row_is_a_gap_with_its_cause() -> None:
+    desk = Desk("BTCUSDT", "ETHUSDT")
+    async with desk.recording():
+        desk.feed.say(StreamEvent.CONNECTING, "BTCUSDT", "ETHUSDT")
+        await desk.clock.run(2)
+        desk.feed.say(StreamEvent.SUBSCRIBED, "BTCUSDT", "ETHUSDT")
+        await desk.clock.run(2)
+        desk.bring_live("BTCUSDT", "ETHUSDT")
+        await desk.clock.run(2)
+        desk.feed.send(update("BTCUSDT", 20, 21))
+        await desk.clock.run(2)
+        desk.feed.send(snapshot("BTCUSDT", 20))
+        await desk.clock.run(2)
+        desk.feed.say(StreamEvent.SILENT, "BTCUSDT", reason=GapReason.SILENT)
+        await desk.clock.run(2)
+        desk.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT", reason=GapReason.DISCONNECTED)
+        await desk.clock.run(2)
+    assert desk.rows("BTCUSDT") == [5, 6, 9, 10]
+    assert desk.gaps("BTCUSDT") == [
+        (1, 2, "connecting"),
+        (3, 4, "syncing"),
+        (7, 8, "sequence"),
+        (11, 12, "silent"),
+        (13, 14, "disconnected"),
+    ]
+    assert desk.rows("ETHUSDT") == list(range(5, 15)), "the other symbol has no hole"
+    told = [values["gap"] for hook, values in desk.notices if hook == "obframe_gap"]
+    assert len(told) == 5 + 2
+    resets = [values["reason"] for hook, values in desk.notices if hook == "obframe_book_reset"]
+    assert resets == ["sequence", "disconnected"]
+    hooks = [hook for hook, _ in desk.notices]
+    assert (hooks[0], hooks[-1]) == ("obframe_run_started", "obframe_run_finished")
+
+
+async def test_row_8_and_10_crossed_and_empty_books_give_no_row_and_row_9_one_side_does() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(1)
+        desk.feed.send(update("BTCUSDT", 13, 13, bids=[("100.60", "1")]))
+        await desk.clock.run(1)
+        desk.feed.send(update("BTCUSDT", 14, 14, bids=[("100.60", "0"), ("100.50", "0")]))
+        await desk.clock.run(1)
+        desk.feed.send(DepthUpdate("BTCUSDT", 15, 15, 14, [], [("100.60", "0")]))
+        await desk.clock.run(1)
+    assert desk.rows("BTCUSDT") == [1, 3]
+    assert desk.gaps("BTCUSDT") == [(2, 2, "crossed"), (4, 4, "empty")]
+    one_sided = next(iter(desk.storage.scan("BTCUSDT", START + 3, START + 3)))
+    assert Snapshot.unpack(one_sided.value).bids == []
+
+
+async def test_row_30_rows_beyond_the_coverage_are_marked() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.feed.say(StreamEvent.SUBSCRIBED, "BTCUSDT")
+        desk.feed.send(update("BTCUSDT", 11, 12), snapshot("BTCUSDT", 11, limit=1))
+        await desk.clock.run(3)
+    marks = desk.storage.marks("BTCUSDT", START, FOREVER)
+    assert Mark("BTCUSDT", START + 1, START + 3, MarkKind.UNCERTAIN) in marks
+    assert Mark("BTCUSDT", START + 1, START + 1, MarkKind.EPOCH) in marks
+    assert desk.feed.requested.count(Instrument("BTCUSDT")) >= 2, "a wider snapshot was asked for"
+
+
+async def test_row_36_a_step_back_overwrites_nothing() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(10)
+        before = list(desk.storage.scan("BTCUSDT", START, FOREVER))
+        desk.clock.step(-5)
+        desk.feed.send(update("BTCUSDT", 13, 13, bids=[("100.50", "9")]))
+        await desk.clock.run(10)
+    after = list(desk.storage.scan("BTCUSDT", START, FOREVER))
+    assert after[: len(before)] == before
+    assert desk.rows("BTCUSDT") == list(range(1, 16))
+    [(start, end, reason)] = desk.gaps("BTCUSDT")
+    assert (reason, end) == ("clock_step", 10)
+    assert end - start in (3, 4, 5)
+
+
+async def test_row_37_a_step_forward_is_a_gap_and_the_books_are_proven_anew() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        desk.clock.step(100)
+        await desk.clock.run(2)
+        assert desk.recorder.books.get("BTCUSDT").state is BookState.RESYNCING
+        desk.feed.send(update("BTCUSDT", 13, 13), snapshot("BTCUSDT", 12))
+        await desk.clock.run(2)
+    rows, gaps = desk.rows("BTCUSDT"), desk.gaps("BTCUSDT")
+    assert {reason for _, _, reason in gaps} == {"clock_step"}
+    covered = set(rows) | {second for a, b, _ in gaps for second in range(a, b + 1)}
+    assert covered == set(range(1, max(covered) + 1))
+    assert max(covered) >= 106
+
+
+async def test_row_37_suspend() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        desk.clock.suspend(50)
+        await desk.clock.run(2)
+    assert [reason for _, _, reason in desk.gaps("BTCUSDT")][0] == "suspended"
+    assert desk.rows("BTCUSDT") == [1, 2, 3]
+
+
+async def test_row_39_a_stalled_loop_leaves_a_gap() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        desk.clock.advance(4.5)
+        await desk.clock.run(2)
+    gaps = desk.gaps("BTCUSDT")
+    assert [reason for _, _, reason in gaps] == ["stalled"]
+    covered = set(desk.rows("BTCUSDT")) | set(range(gaps[0][0], gaps[0][1] + 1))
+    assert covered == set(range(1, max(covered) + 1))
+
+
+class TroubledStorage(MemoryStorage):
+    """Fails while told to; what was acknowledged stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error: Exception | None = None
+        self.attempts = 0
+
+    def append(self, records: Sequence[Record]) -> Sequence[Record]:
+        self.attempts += 1
+        if self.error is not None:
+            raise self.error
+        return super().append(records)
+
+    def append_gaps(self, gaps: Sequence[Gap]) -> None:
+        if self.error is not None:
+            raise self.error
+        super().append_gaps(gaps)
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obframe.writer._RETRY_FIRST", 0.001)
+    monkeypatch.setattr("obframe.writer._RETRY_MAX", 0.002)
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_row_41_a_full_disk_holds_rows_and_loses_none_within_the_bound(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = TroubledStorage()
+    desk = Desk("BTCUSDT", storage=storage)
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        storage.error = StoreUnavailable("No space left on device", "db")
+        for first in range(13, 33):
+            desk.feed.send(update("BTCUSDT", first, first))
+            await desk.clock.run(1)
+        assert desk.recorder.books.get("BTCUSDT").state is BookState.LIVE
+        assert desk.recorder.books.counters["updates"] == 21
+        while desk.recorder._writer.counters["failures"] < 3:
+            await asyncio.sleep(0.001)
+        storage.error = None
+        await desk.clock.run(3)
+    assert desk.rows("BTCUSDT") == list(range(1, 27))
+    assert desk.gaps("BTCUSDT") == []
+    assert caplog.text.count("No space left") == 1, "logged once, not a hundred times"
+
+
+@pytest.mark.usefixtures("quick_retries")
+async def test_row_41_past_the_bound_the_rows_become_a_gap_that_says_disk() -> None:
+    storage = TroubledStorage()
+    desk = Desk("BTCUSDT", storage=storage, settings=RecorderSettings(queue_rows=5))
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        while desk.recorder._writer.queued_rows:
+            await asyncio.sleep(0)
+        storage.error = StoreUnavailable("No space left on device", "db")
+        await desk.clock.run(10)
+        storage.error = None
+        while desk.recorder._writer.queued_rows:
+            await asyncio.sleep(0)
+        await desk.clock.run(2)
+    rows, gaps = desk.rows("BTCUSDT"), desk.gaps("BTCUSDT")
+    assert rows == [1, 2, 3, 4, 5, 6, 7, 13, 14]
+    assert gaps == [(8, 12, "disk")]
+    assert "No space left" in desk.storage.gaps("BTCUSDT", START, FOREVER)[0].detail
+
+
+class PoisonedStorage(MemoryStorage):
+    """Cannot take one symbol's rows at all."""
+
+    def append(self, records: Sequence[Record]) -> Sequence[Record]:
+        if any(record.symbol == "BADUSDT" for record in records):
+            raise ValueError("cannot encode BADUSDT")
+        return super().append(records)
+
+
+async def test_a_row_that_cannot_be_stored_touches_no_other_symbols_rows() -> None:
+    desk = Desk("BTCUSDT", "BADUSDT", storage=PoisonedStorage())
+    async with desk.recording():
+        desk.bring_live("BTCUSDT", "BADUSDT")
+        await desk.clock.run(3)
+    assert desk.rows("BTCUSDT") == [1, 2, 3]
+    assert desk.rows("BADUSDT") == []
+    assert {reason for _, _, reason in desk.gaps("BADUSDT")} == {"internal"}
+    covered = {second for a, b, _ in desk.gaps("BADUSDT") for second in range(a, b + 1)}
+    assert covered == {1, 2, 3}
+
+
+class HangingStorage(MemoryStorage):
+    """Never comes back from its second batch until released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+        self.calls = 0
+
+    def append(self, records: Sequence[Record]) -> Sequence[Record]:
+        self.calls += 1
+        if self.calls > 1:
+            self.released.wait(30)
+        return super().append(records)
+
+
+async def test_row_51_a_hanging_storage_stops_no_book_and_the_end_does_not_wait_for_ever() -> None:
+    storage = HangingStorage()
+    desk = Desk("BTCUSDT", storage=storage, settings=RecorderSettings(drain_timeout=0.05))
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        for first in range(13, 23):
+            desk.feed.send(update("BTCUSDT", first, first))
+            await desk.clock.run(1)
+        book = desk.recorder.books.get("BTCUSDT").book
+        assert book is not None
+        assert book.update_id == 22
+    storage.released.set()
+    assert desk.summary is not None
+    assert not desk.summary.drained
+
+
+async def test_the_time_between_two_runs_is_a_gap_at_the_next_start() -> None:
+    storage = MemoryStorage()
+    first = Desk("BTCUSDT", storage=storage)
+    async with first.recording():
+        first.bring_live("BTCUSDT")
+        await first.clock.run(3)
+    second = Desk("BTCUSDT", "ETHUSDT", storage=storage, wall=START + 60.25)
+    async with second.recording():
+        second.bring_live("BTCUSDT", "ETHUSDT")
+        await second.clock.run(2)
+    assert second.rows("BTCUSDT") == [1, 2, 3, 61, 62]
+    assert second.gaps("BTCUSDT") == [(4, 60, "process_down")]
+    assert second.gaps("ETHUSDT") == [], "what was never recorded has no gap"
+    assert second.summary is not None
+    assert second.summary.gap_seconds == {GapReason.PROCESS_DOWN: 57}
+
+
+async def test_the_ledger_counts_as_known_when_the_last_run_ended_in_a_gap() -> None:
+    storage = MemoryStorage()
+    first = Desk("BTCUSDT", storage=storage)
+    async with first.recording():
+        first.bring_live("BTCUSDT")
+        await first.clock.run(2)
+        first.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT")
+        await first.clock.run(3)
+    second = Desk("BTCUSDT", storage=storage, wall=START + 20.25)
+    async with second.recording():
+        second.bring_live("BTCUSDT")
+        await second.clock.run(1)
+    assert second.gaps("BTCUSDT") == [(3, 5, "disconnected"), (6, 20, "process_down")]
+
+
+async def test_a_long_gap_is_durable_while_it_lasts() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.feed.say(StreamEvent.CONNECTING, "BTCUSDT")
+        await desk.clock.run(30)
+        while not desk.gaps("BTCUSDT"):
+            await asyncio.sleep(0)
+        [(start, end, reason)] = desk.gaps("BTCUSDT")
+        assert (start, reason) == (1, "connecting")
+        assert end >= 24
+    assert desk.gaps("BTCUSDT") == [(1, 30, "connecting")]
+
+
+async def test_symbols_come_and_go_while_others_go_on() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        desk.symbols.want("BTCUSDT", "ETHUSDT")
+        await desk.clock.run(0.5)
+        desk.bring_live("ETHUSDT")
+        await desk.clock.run(2)
+        desk.symbols.want("BTCUSDT")
+        await desk.clock.run(3)
+        desk.symbols.want("BTCUSDT", "ETHUSDT")
+        await desk.clock.run(0.5)
+        desk.bring_live("ETHUSDT")
+        await desk.clock.run(2)
+    assert desk.rows("BTCUSDT") == list(range(1, 11))
+    assert desk.gaps("BTCUSDT") == []
+    assert desk.rows("ETHUSDT") == [3, 4, 9, 10]
+    assert desk.gaps("ETHUSDT") == [(5, 7, "unsubscribed"), (8, 8, "connecting")]
+
+
+class Sink:
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour = behaviour
+        self.seen: list[int] = []
+
+    async def write(self, snapshots: Sequence[Snapshot]) -> None:
+        if self.behaviour == "raise":
+            raise RuntimeError("no")
+        if self.behaviour == "hang":
+            await asyncio.Event().wait()
+        self.seen += [snapshot.timestamp - START for snapshot in snapshots]
+
+
+async def test_row_53_a_sink_that_hangs_or_raises_touches_neither_rows_nor_other_sinks() -> None:
+    good = Sink("")
+    desk = Desk(
+        "BTCUSDT",
+        sinks={"good": good, "bad": Sink("raise"), "hung": Sink("hang")},
+        settings=RecorderSettings(sink_queue=3, sink_timeout=0.05, drain_timeout=0.5),
+    )
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(10)
+    assert desk.rows("BTCUSDT") == list(range(1, 11))
+    assert good.seen == list(range(1, 11))
+    assert desk.summary is not None
+    counters = desk.summary.counters
+    assert counters["sink.good.written"] == 10
+    assert counters["sink.bad.failures"] == 10
+    assert counters["sink.hung.dropped"] >= 6
+    assert desk.summary.drained
+
+
+async def test_retention_runs_and_keeps_what_is_young() -> None:
+    storage = MemoryStorage()
+    old = [Record("BTCUSDT", START - 100 + i, b"\x94\x90\x90\x01\x01") for i in range(50)]
+    storage.append(old)
+    storage.append([Record("GONEUSDT", START - 5000, b"\x94\x90\x90\x01\x01")])
+    desk = Desk(
+        "BTCUSDT",
+        storage=storage,
+        retention=RetentionSettings(max_age=Duration(80), interval=Duration(0.01)),
+    )
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        while storage.symbols() != ["BTCUSDT"]:
+            await asyncio.sleep(0.001)
+    assert min(desk.rows("BTCUSDT")) in (-80, -79, -78)
+
+
+async def test_the_update_id_that_falls_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(1)
+        desk.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT")
+        desk.feed.say(StreamEvent.SUBSCRIBED, "BTCUSDT")
+        desk.feed.send(update("BTCUSDT", 3, 4), snapshot("BTCUSDT", 3))
+        await desk.clock.run(1)
+    assert "update id fell from 12 to 4" in caplog.text
+    assert desk.rows("BTCUSDT") == [1, 2]
+
+
+async def test_a_summary_line_each_interval(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    desk = Desk("BTCUSDT", settings=RecorderSettings(summary_interval=0.01))
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        while "rows 3" not in caplog.text:
+            await asyncio.sleep(0.001)
+    assert "live 1" in caplog.text
+
+
+class NoSymbols:
+    async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
+        raise StorageError("the list is gone")
+        yield frozenset()
+
+
+async def test_a_symbol_source_that_fails_at_once_ends_the_run_with_its_reason() -> None:
+    recorder = Recorder(feed=ScriptedFeed(), storage=MemoryStorage(), symbol_source=NoSymbols())
+    with pytest.raises(Exception, match="the list is gone"):
+        await recorder.run()
