@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -19,6 +19,7 @@ from obframe import (
 )
 from obframe.books import BookManager
 from obframe.testing.feed import ScriptedFeed
+from obframe.testing.waiting import until
 
 BTC, ETH = Instrument("BTCUSDT"), Instrument("ETHUSDT")
 
@@ -107,8 +108,7 @@ async def test_row_56_a_feed_that_dies_is_started_anew_and_says_why(
     async with managed(BTC) as (feed, manager, changes):
         bring_live(feed, "BTCUSDT")
         feed.fail(RuntimeError("the venue spoke in tongues"))
-        while feed.starts < 2:
-            await asyncio.sleep(0)
+        await until(lambda: feed.starts == 2)
         assert manager.counters["feed_restarts"] == 1
         assert "spoke in tongues" in caplog.text
         view = manager.get("BTCUSDT")
@@ -122,8 +122,7 @@ async def test_a_feed_that_ends_leaves_no_book_live() -> None:
     async with managed(BTC) as (feed, manager, _):
         bring_live(feed, "BTCUSDT")
         feed.fail(None)
-        while manager.get("BTCUSDT").state is BookState.LIVE:
-            await asyncio.sleep(0)
+        await until(lambda: manager.get("BTCUSDT").state is not BookState.LIVE)
         assert manager.get("BTCUSDT").book is None
 
 
@@ -140,8 +139,7 @@ async def test_watch_sees_the_latest_and_slows_nobody() -> None:
         bring_live(feed, "BTCUSDT")
         for i in range(13, 513):
             feed.send(update("BTCUSDT", i, i))
-        while seen[-1] != (BookState.LIVE, 512):
-            await asyncio.sleep(0)
+        await until(lambda: seen[-1] == (BookState.LIVE, 512))
         assert len(seen) == 2, "what lay between was never queued"
         manager.unsubscribe(BTC)
         await task

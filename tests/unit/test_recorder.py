@@ -1,4 +1,4 @@
-"""The recorder on a clock and a feed of the test's own: every second a row or a gap with its cause."""
+"""The recorder on a fake clock and a scripted feed: every second a row, or a gap with its cause."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
-from obframe_plugins.memory import MemoryStorage
 
 from obframe import (
     BookState,
@@ -30,6 +29,8 @@ from obframe.recorder import Recorder, RunSummary
 from obframe.settings import Duration, RecorderSettings, RetentionSettings
 from obframe.testing.clock import FakeClock
 from obframe.testing.feed import ScriptedFeed
+from obframe.testing.waiting import until
+from obframe_plugins.memory import MemoryStorage
 
 START = 1_700_000_000
 FOREVER = 9_999_999_999
@@ -234,7 +235,7 @@ async def test_row_37_suspend() -> None:
         await desk.clock.run(3)
         desk.clock.suspend(50)
         await desk.clock.run(2)
-    assert [reason for _, _, reason in desk.gaps("BTCUSDT")][0] == "suspended"
+    assert next(reason for _, _, reason in desk.gaps("BTCUSDT")) == "suspended"
     assert desk.rows("BTCUSDT") == [1, 2, 3]
 
 
@@ -292,8 +293,7 @@ async def test_row_41_a_full_disk_holds_rows_and_loses_none_within_the_bound(
             await desk.clock.run(1)
         assert desk.recorder.books.get("BTCUSDT").state is BookState.LIVE
         assert desk.recorder.books.counters["updates"] == 21
-        while desk.recorder._writer.counters["failures"] < 3:
-            await asyncio.sleep(0.001)
+        await until(lambda: desk.recorder._writer.counters["failures"] >= 3)
         storage.error = None
         await desk.clock.run(3)
     assert desk.rows("BTCUSDT") == list(range(1, 27))
@@ -308,13 +308,13 @@ async def test_row_41_past_the_bound_the_rows_become_a_gap_that_says_disk() -> N
     async with desk.recording():
         desk.bring_live("BTCUSDT")
         await desk.clock.run(2)
-        while desk.recorder._writer.queued_rows:
-            await asyncio.sleep(0)
+        await until(lambda: desk.recorder._writer.queued_rows == 0)
         storage.error = StoreUnavailable("No space left on device", "db")
-        await desk.clock.run(10)
+        await desk.clock.run(1)
+        await until(lambda: desk.recorder._writer.trouble)
+        await desk.clock.run(9)
         storage.error = None
-        while desk.recorder._writer.queued_rows:
-            await asyncio.sleep(0)
+        await until(lambda: desk.recorder._writer.queued_rows == 0)
         await desk.clock.run(2)
     rows, gaps = desk.rows("BTCUSDT"), desk.gaps("BTCUSDT")
     assert rows == [1, 2, 3, 4, 5, 6, 7, 13, 14]
@@ -412,11 +412,8 @@ async def test_a_long_gap_is_durable_while_it_lasts() -> None:
     async with desk.recording():
         desk.feed.say(StreamEvent.CONNECTING, "BTCUSDT")
         await desk.clock.run(30)
-        while not desk.gaps("BTCUSDT"):
-            await asyncio.sleep(0)
-        [(start, end, reason)] = desk.gaps("BTCUSDT")
-        assert (start, reason) == (1, "connecting")
-        assert end >= 24
+        await until(lambda: desk.gaps("BTCUSDT") and desk.gaps("BTCUSDT")[0][1] >= 24)
+        assert [(start, reason) for start, _, reason in desk.gaps("BTCUSDT")] == [(1, "connecting")]
     assert desk.gaps("BTCUSDT") == [(1, 30, "connecting")]
 
 
@@ -487,8 +484,7 @@ async def test_retention_runs_and_keeps_what_is_young() -> None:
     async with desk.recording():
         desk.bring_live("BTCUSDT")
         await desk.clock.run(2)
-        while storage.symbols() != ["BTCUSDT"]:
-            await asyncio.sleep(0.001)
+        await until(lambda: storage.symbols() == ["BTCUSDT"])
     assert min(desk.rows("BTCUSDT")) in (-80, -79, -78)
 
 
@@ -511,8 +507,7 @@ async def test_a_summary_line_each_interval(caplog: pytest.LogCaptureFixture) ->
     async with desk.recording():
         desk.bring_live("BTCUSDT")
         await desk.clock.run(3)
-        while "rows 3" not in caplog.text:
-            await asyncio.sleep(0.001)
+        await until(lambda: "rows 3" in caplog.text)
     assert "live 1" in caplog.text
 
 
