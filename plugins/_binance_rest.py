@@ -78,7 +78,8 @@ class RestClient:
     def wait_for_all(self, weight: int) -> float:
         """Estimate the seconds until requests of this total weight are sent."""
         now = self._loop.time()
-        return max(self._paused_until - now, 0.0) + self._limit.wait_for_all(weight, now)
+        pause = max(self._paused_until - now, 0.0)
+        return pause + self._limit.wait_for_all(weight, now)
 
     async def get(
         self, path: str, parameters: Mapping[str, str], weight: int, timeout: float

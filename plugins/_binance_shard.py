@@ -183,8 +183,9 @@ class Shard:
         )
         handover.attach(new)
         handover.check()
+        events: set[asyncio.Future[Any]] = {old.task, new.task, handover.done}
         await asyncio.wait(
-            {old.task, new.task, handover.done},
+            events,
             timeout=self._settings.handover_timeout,
             return_when=asyncio.FIRST_COMPLETED,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -20,50 +21,20 @@ from obframe import (
     parse_depth_update,
 )
 from obframe_plugins._binance_context import Context, logger
-from obframe_plugins._binance_plan import Tuning, fit
+from obframe_plugins._binance_control import Stream, Subscriptions
+from obframe_plugins._binance_plan import Tuning
 from obframe_plugins._binance_wire import (
-    POLICY_VIOLATION,
     Reply,
     Shutdown,
     StreamLost,
     clip,
     describe_close,
     describe_failure,
-    encode_command,
-    name_stream,
     read_notice,
 )
 
-_ACK_ATTEMPTS = 3
 _CLOSE_TIMEOUT = 1.0
 _SAMPLES_LOGGED = 10
-
-
-class Stream:
-    """One instrument's stream on one connection.
-
-    Attributes:
-        open: Whether the venue took the subscription.
-        open_since: When, in seconds of the monotonic clock.
-        last_id: Last update id seen on this connection, or None.
-        settled: Whether nothing is to be done when the next update comes.
-        spoilt: Whether its events were said to be invalid since the last good one.
-        asked_again: Whether it was subscribed a second time for want of data.
-    """
-
-    __slots__ = (
-        "asked_again", "instrument", "last_id", "name", "open", "open_since", "settled", "spoilt",
-    )  # fmt: skip
-
-    def __init__(self, instrument: Instrument) -> None:
-        self.instrument = instrument
-        self.name = name_stream(instrument.symbol)
-        self.open = False
-        self.open_since = 0.0
-        self.last_id: int | None = None
-        self.settled = False
-        self.spoilt = False
-        self.asked_again = False
 
 
 class Owner(Protocol):
@@ -89,16 +60,6 @@ class Owner(Protocol):
 
     def resumed(self, connection: Connection) -> None:
         """Data again after silence."""
-
-
-class _Request:
-    __slots__ = ("done", "method", "names", "number")
-
-    def __init__(self, number: int, method: str, names: Sequence[str]) -> None:
-        self.number = number
-        self.method = method
-        self.names = names
-        self.done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
 
 class Connection:
@@ -130,15 +91,11 @@ class Connection:
         self._context = context
         self._settings = context.settings
         self._counters = context.counters
-        self._tuning = tuning
         self._futures = context.settings.futures
         self._loop = loop
-        self._changed = asyncio.Event()
-        self._on_wire: set[str] = set()
-        self._renew: set[str] = set()
-        self._request: _Request | None = None
-        self._requests = 0
-        self._sent_at = 0.0
+        self._control = Subscriptions(
+            context, tuning, self.streams, self._announce, partial(owner.refused, self)
+        )
         self._first_ns = 0
         self._last_ns = 0
         self._quiet_since = 0.0
@@ -159,13 +116,13 @@ class Connection:
         """Want these streams too."""
         for instrument in instruments:
             self.streams.setdefault(instrument.symbol, Stream(instrument))
-        self._changed.set()
+        self._control.wake()
 
     def remove(self, symbols: Collection[str]) -> None:
         """Want these streams no longer; nothing of them is delivered from now on."""
         for symbol in symbols:
             self.streams.pop(symbol, None)
-        self._changed.set()
+        self._control.wake()
 
     # -- its life --------------------------------------------------------------------------------
 
@@ -175,14 +132,14 @@ class Connection:
         try:
             socket = await self._open()
             self._quiet_since = self._loop.time()
-            await race(self._read(socket), self._control(socket), self._watch())
+            await race(self._read(socket), self._control.run(socket), self._watch())
         except StreamLost as lost:
-            self._blame(lost)
+            self._control.blame(lost)
             return lost
         except ConnectionClosed as error:
-            lost = describe_close(error, self._settings)
-            self._blame(lost)
-            return lost
+            closed = describe_close(error, self._settings)
+            self._control.blame(closed)
+            return closed
         except Exception as error:
             logger.exception("a connection failed for a fault of ours")
             why = f"{type(error).__name__}: {error}"
@@ -212,16 +169,6 @@ class Connection:
             )
         except Exception as error:
             raise describe_failure(error, url, settings) from error
-
-    def _blame(self, lost: StreamLost) -> None:
-        """Note what the venue was being asked for when it closed the connection on us."""
-        if lost.code != POLICY_VIOLATION:
-            return
-        request = self._request
-        names = request.names if request is not None and request.method == "SUBSCRIBE" else ()
-        self._tuning.cut_off(names)
-        if len(names) == 1 and len(self.streams) > 1:
-            self._refuse(names[0], str(lost))
 
     # -- what comes in ---------------------------------------------------------------------------
 
@@ -269,33 +216,13 @@ class Connection:
     def _receive_notice(self, data: bytes) -> None:
         notice = read_notice(data)
         if isinstance(notice, Reply):
-            self._receive_reply(notice)
+            self._control.receive(notice)
         elif isinstance(notice, Shutdown):
             logger.info("the venue is about to close a connection; a new one takes over")
             if not self.retiring.done():
                 self.retiring.set_result(None)
         else:
             self._context.log_unknown(notice.kind)
-
-    def _receive_reply(self, reply: Reply) -> None:
-        request = self._request
-        # Errors may come without an id; only one request is ever under way.
-        if request is None or reply.id not in (request.number, None) or request.done.done():
-            if reply.error is not None:
-                logger.warning("the venue complains: %s", reply.error)
-            return
-        if reply.error is None:
-            self._acknowledge(request)
-        request.done.set_result(reply.error)
-
-    def _acknowledge(self, request: _Request) -> None:
-        names = set(request.names)
-        if request.method == "UNSUBSCRIBE":
-            self._on_wire -= names
-            return
-        self._on_wire |= names
-        self._tuning.accept(request.names)
-        self._announce([item for item in self.streams.values() if item.name in names])
 
     def _announce(self, streams: Sequence[Stream]) -> None:
         new = [stream for stream in streams if not stream.open]
@@ -337,75 +264,6 @@ class Connection:
             names = [stream.instrument for stream in fresh]
             self._owner.spoilt(self, names, reason, clip(str(error)))
 
-    # -- what goes out ---------------------------------------------------------------------------
-
-    async def _control(self, socket: ClientConnection) -> NoReturn:
-        """Bring what is subscribed in line with what is wanted, one message at a time."""
-        while True:
-            self._changed.clear()
-            wanted = {stream.name for stream in self.streams.values()}
-            gone = sorted(self._on_wire - wanted) + sorted(self._on_wire & self._renew)
-            missing = [
-                name
-                for name in dict.fromkeys(stream.name for stream in self.streams.values())
-                if name not in self._on_wire
-            ]
-            if gone:
-                names = fit(gone, self._tuning.MOST_NAMES)
-                error = await self._command(socket, "UNSUBSCRIBE", names)
-                if error is not None:
-                    logger.warning("the venue refused to end streams: %s", error)
-                self._on_wire.difference_update(names)
-                self._renew.difference_update(names)
-            elif batch := self._tuning.batch(missing, self._loop.time()):
-                await self._subscribe(socket, batch)
-            else:
-                self._announce([s for s in self.streams.values() if s.name in self._on_wire])
-                await self._changed.wait()
-
-    async def _subscribe(self, socket: ClientConnection, names: Sequence[str]) -> None:
-        error = await self._command(socket, "SUBSCRIBE", names)
-        if error is None:
-            return
-        if len(names) == 1:
-            self._refuse(names[0], error)
-            return
-        logger.info("the venue refused %d streams at once (%s): split", len(names), error)
-        half = len(names) // 2
-        await self._subscribe(socket, names[:half])
-        await self._subscribe(socket, names[half:])
-
-    def _refuse(self, name: str, why: str) -> None:
-        self._counters.refused += 1
-        self._tuning.refuse(name, self._loop.time())
-        hit = [s.instrument for s in self.streams.values() if s.name == name]
-        for instrument in hit:
-            logger.error("%s: the venue refused the stream %s: %s", instrument.symbol, name, why)
-        if hit:
-            self._owner.refused(self, hit, f"subscription refused: {why}")
-
-    async def _command(
-        self, socket: ClientConnection, method: str, names: Sequence[str]
-    ) -> str | None:
-        """Send a control message; return the error of its answer, or None."""
-        for _ in range(_ACK_ATTEMPTS):
-            pause = self._sent_at + self._tuning.interval - self._loop.time()
-            if pause > 0:
-                await asyncio.sleep(pause)
-            self._requests += 1
-            request = self._request = _Request(self._requests, method, names)
-            self._sent_at = self._loop.time()
-            await socket.send(encode_command(method, names, request.number))
-            await asyncio.wait({request.done}, timeout=self._settings.ack_timeout)
-            if request.done.done():
-                self._request = None
-                return request.done.result()
-        raise StreamLost(
-            GapReason.SILENT,
-            f"no answer to {method} within {self._settings.ack_timeout:g} s, "
-            f"{_ACK_ATTEMPTS} times in a row",
-        )
-
     # -- silence ---------------------------------------------------------------------------------
 
     async def _watch(self) -> NoReturn:
@@ -415,9 +273,7 @@ class Connection:
             before = self._loop.time()
             await asyncio.sleep(tick)
             now = self._loop.time()
-            retry = self._tuning.next_retry()
-            if retry is not None and retry <= now:
-                self._changed.set()
+            self._control.retry_refused(now)
             if now - before > 2 * tick + 0.5:
                 # This process stood still: what came meanwhile has yet to be read.
                 continue
@@ -457,12 +313,11 @@ class Connection:
                     stream.name,
                     limit,
                 )
-                self._renew.add(stream.name)
-                self._changed.set()
+                self._control.renew(stream.name)
 
 
-async def race(*coroutines: Coroutine[Any, Any, Any]) -> None:
-    """Run all until the first one ends, cancel the others, and raise what that one raised."""
+async def race(*coroutines: Coroutine[Any, Any, NoReturn]) -> NoReturn:
+    """Run all until the first one fails, cancel the others, and raise what that one raised."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -473,3 +328,4 @@ async def race(*coroutines: Coroutine[Any, Any, Any]) -> None:
     for result in results:
         if isinstance(result, Exception):
             raise result
+    raise RuntimeError("a part of a connection ended without saying why")
