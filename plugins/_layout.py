@@ -15,8 +15,6 @@ import shutil
 import uuid
 from pathlib import Path
 
-from obframe_plugins import _ledger, _rocks
-
 from obframe import (
     StorageError,
     StoreCorrupt,
@@ -25,6 +23,7 @@ from obframe import (
     SymbolError,
     check_symbol,
 )
+from obframe_plugins import _ledger, _rocks
 
 _ROWS = re.compile(r"\d+\.(sst|ldb|blob|log)")
 _OTHERS = re.compile(
@@ -82,12 +81,10 @@ class Layout:
         except OSError as error:
             raise StorageError(f"{self}: cannot be read: {error}", str(self)) from error
         if "CURRENT" not in names:
-            rows = sorted(name for name in names if _ROWS.fullmatch(name) and self._size(name))
+            rows = sorted(name for name in names if _ROWS.fullmatch(name))
             if rows:
                 raise self._broken(f"CURRENT is missing, yet {rows[0]} is there")
-            foreign = sorted(
-                name for name in names if not _ROWS.fullmatch(name) and not _OTHERS.fullmatch(name)
-            )
+            foreign = sorted(name for name in names if not _OTHERS.fullmatch(name))
             if foreign:
                 raise StoreFormatError(
                     f"{self}: holds {foreign[0]!r}, which is no part of a database; choose "

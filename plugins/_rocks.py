@@ -143,17 +143,20 @@ class Cursor:
         self._rows = database.iter(self._options)
         self._rows.seek(lower)
         self._open = True
+        self._error: Exception | None = None
 
     def read(self, count: int) -> list[tuple[bytes, bytes]]:
-        """Return the next ``count`` keys with values; fewer or none at the end.
+        """Return the next ``count`` keys with values, or fewer; none at the end.
 
         Raises:
-            StorageError: A part cannot be read.
+            StorageError: What comes next cannot be read.
             HandleClosed: The database was closed meanwhile.
         """
         with self._lock:
             if not self._open:
                 raise HandleClosed
+            if self._error is not None:
+                raise storage_error(self._error, self._path) from self._error
             rows = self._rows
             valid, key, value, advance = rows.valid, rows.key, rows.value, rows.next
             found: list[tuple[bytes, bytes]] = []
@@ -164,7 +167,9 @@ class Cursor:
                 # Invalid means the end or an error, and only this tells which.
                 rows.status()
             except Exception as error:
-                raise storage_error(error, self._path) from error
+                self._error = error.with_traceback(None)
+                if not found:
+                    raise storage_error(error, self._path) from self._error
             finally:
                 # A kept traceback must not keep the iterator, which keeps the lock file locked.
                 del rows, valid, key, value, advance
