@@ -157,6 +157,7 @@ def describe_close(error: ConnectionClosed, settings: BinanceSettings) -> Stream
 def describe_failure(error: Exception, url: str, settings: BinanceSettings) -> StreamLost:
     """Say why a connection could not be opened, and which setting helps."""
     retry = 0.0
+    what = clip(str(error)) or type(error).__name__
     if isinstance(error, InvalidStatus):
         status = error.response.status_code
         said = f"{url} answered {status}"
@@ -173,19 +174,19 @@ def describe_failure(error: Exception, url: str, settings: BinanceSettings) -> S
         status = error.response.status_code
         why = f"the proxy answered {status} for {url}; check binance.proxy"
     elif isinstance(error, ProxyError | InvalidProxy):
-        why = f"the proxy failed for {url}: {clip(str(error))}; check binance.proxy"
+        why = f"the proxy failed for {url}: {what}; check binance.proxy"
     elif isinstance(error, ssl.SSLError | ssl.CertificateError):
-        why = f"TLS with {url} failed: {clip(str(error))}; check binance.ws_url and the clock"
+        why = f"TLS with {url} failed: {what}; check binance.ws_url and the clock"
     elif isinstance(error, socket.gaierror | UnicodeError):
-        why = f"the host name of {url} cannot be resolved: {clip(str(error))}; {_OTHER_WS}"
+        why = f"the host name of {url} cannot be resolved: {what}; {_OTHER_WS}"
     elif isinstance(error, TimeoutError):
         why = f"{url} did not open within {settings.open_timeout:g} s; {_OTHER_WS}"
     elif isinstance(error, OSError):
-        why = f"{url} cannot be reached: {clip(str(error))}; {_OTHER_WS}"
+        why = f"{url} cannot be reached: {what}; {_OTHER_WS}"
     elif isinstance(error, InvalidHandshake | EOFError | asyncio.IncompleteReadError):
-        why = f"{url} does not speak WebSocket: {clip(str(error))}; check binance.ws_url"
+        why = f"{url} does not speak WebSocket: {what}; check binance.ws_url"
     else:
-        why = f"{url} cannot be opened: {type(error).__name__}: {clip(str(error))}"
+        why = f"{url} cannot be opened: {type(error).__name__}: {what}"
     return StreamLost(GapReason.DISCONNECTED, why, retry)
 
 

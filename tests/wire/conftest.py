@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from obframe import DepthSnapshot, DepthUpdate, FeedStatus, GapReason, Instrument, StreamEvent
 from obframe_plugins.binance import BinanceFeed, BinanceSettings
@@ -50,6 +51,7 @@ class Venue:
 
     Attributes:
         peers: All connections so far, in their order.
+        on_handshake: May refuse a connection with an HTTP response.
         on_connect: Runs when a connection is open, before anything is read from it.
         on_command: Answers a control message.
         depth: Answers ``/depth``.
@@ -60,6 +62,7 @@ class Venue:
     def __init__(self) -> None:
         self.peers: list[Peer] = []
         self.on_connect: Callable[[Peer], Awaitable[None]] | None = None
+        self.on_handshake: Callable[[ServerConnection, Request], Response | None] | None = None
         self.on_command: Callable[[Peer, dict[str, Any]], Awaitable[None]] = Peer.acknowledge
         self.depth: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.give_depth
         self.info: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.give_info
@@ -74,7 +77,13 @@ class Venue:
     async def start(self) -> None:
         """Listen."""
         self._server = await serve(
-            self._serve, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=0.2
+            self._serve,
+            "127.0.0.1",
+            0,
+            process_request=self._shake,
+            compression=None,
+            ping_interval=None,
+            close_timeout=0.2,
         )
         self.ws_url = f"ws://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         app = web.Application()
@@ -120,6 +129,9 @@ class Venue:
         field = "contractStatus" if "dapi" in request.path else "status"
         symbols = [{"symbol": name, field: self.statuses[name]} for name in asked]
         return web.json_response({"timezone": "UTC", "symbols": symbols})
+
+    def _shake(self, socket: ServerConnection, request: Request) -> Response | None:
+        return None if self.on_handshake is None else self.on_handshake(socket, request)
 
     async def _serve(self, socket: ServerConnection) -> None:
         peer = Peer(socket)
@@ -276,15 +288,17 @@ class Wire:
         return BinanceSettings(**(short | changes))
 
     @asynccontextmanager
-    async def run(self, *symbols: str, **changes: Any) -> AsyncIterator[BinanceFeed]:
+    async def run(
+        self, *symbols: str, rng: random.Random | None = None, **changes: Any
+    ) -> AsyncIterator[BinanceFeed]:
         """Run a feed with these symbols, all known to the venue unless it has a list already."""
         if not self.venue.statuses:
             self.venue.statuses = dict.fromkeys(symbols, "TRADING")
-        self.feed = BinanceFeed(self.settings(**changes), random.Random(7))
-        self.feed.subscribe([Instrument(symbol) for symbol in symbols])
-        task = asyncio.create_task(self.feed.run(self.sink.emit))
+        self.feed = feed = BinanceFeed(self.settings(**changes), rng or random.Random(7))
+        feed.subscribe([Instrument(symbol) for symbol in symbols])
+        task = asyncio.create_task(feed.run(self.sink.emit))
         try:
-            yield self.feed
+            yield feed
         finally:
             task.cancel()
             with suppress(asyncio.CancelledError):
