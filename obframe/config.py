@@ -27,7 +27,13 @@ SYMBOLS_KEY = ("static", "symbols")
 
 # Variables of our own build and test tools that share the prefix.
 _NOT_SETTINGS = frozenset(
-    {"OBFRAME_CAPTURES", "OBFRAME_CFLAGS", "OBFRAME_REQUIRE_CAPTURES", "OBFRAME_REQUIRE_SERVERS"}
+    {
+        "OBFRAME_CAPTURES",
+        "OBFRAME_CFLAGS",
+        "OBFRAME_REQUIRE_CAPTURES",
+        "OBFRAME_REQUIRE_SERVERS",
+        "OBFRAME_TRACEBACK",
+    }
 )
 
 

@@ -1,0 +1,319 @@
+"""The command line: options and exit codes; what a command does stands in ``obframe.commands``.
+
+Exit codes: 0 done, 1 trouble with data or venue, 2 a mistake in usage or settings, 3 storage,
+4 plugin, 70 a fault of obframe itself, 130 and 143 ended at once by a signal, 141 output closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from obframe import __version__
+from obframe.errors import (
+    ConfigError,
+    ObframeError,
+    PluginError,
+    QueryError,
+    StorageError,
+    StoreLocked,
+    SymbolError,
+)
+
+app = typer.Typer(
+    name="obframe",
+    help="Record order books: a proven top-20 row of every symbol on every second.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
+    (ConfigError, 2),
+    (QueryError, 2),
+    (SymbolError, 2),
+    (StorageError, 3),
+    (PluginError, 4),
+    (ObframeError, 1),
+)
+_INTERNAL = 70
+
+FormatName = Literal["table", "json", "jsonl", "csv"]
+
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugins", metavar="NAMES", help="Plugins to load, by name: a,b."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Settings file; default: obframe.toml here."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as rocksdb.path=data."),
+]
+StorageName = Annotated[
+    str | None,
+    typer.Option("--storage", metavar="NAME", help="Which storage, if several are loaded."),
+]
+Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
+SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT.")]
+_TIMES = "Unix seconds, ISO time (UTC), -30s, -1h, -7d or now."
+Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
+End = Annotated[
+    str | None, typer.Option("--to", metavar="T", help=f"Last second, included: {_TIMES}")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"obframe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _choice(
+    plugins: list[str] | None,
+    config: Path | None,
+    assignments: list[str] | None,
+    symbols: str | None = None,
+    storage: str | None = None,
+    feed: str | None = None,
+    symbol_source: str | None = None,
+) -> Any:
+    from obframe.commands.session import Choice
+    from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
+
+    names = {STORAGE.name: storage, FEED.name: feed, SYMBOL_SOURCE.name: symbol_source}
+    return Choice(
+        plugins=tuple(plugins or ()),
+        config=config,
+        assignments=tuple(assignments or ()),
+        symbols=symbols,
+        names=names,
+    )
+
+
+@app.command()
+def run(
+    plugins: Plugins = None,
+    symbols: Annotated[
+        str | None,
+        typer.Option("--symbols", metavar="A,B", help="What to record; default BTCUSDT,ETHUSDT."),
+    ] = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", metavar="SECONDS", min=0, help="End after this many seconds."),
+    ] = None,
+    storage: StorageName = None,
+    feed: Annotated[
+        str | None, typer.Option("--feed", metavar="NAME", help="Which feed, likewise.")
+    ] = None,
+    symbol_source: Annotated[
+        str | None,
+        typer.Option("--symbol-source", metavar="NAME", help="Which symbol source, likewise."),
+    ] = None,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        typer.Option("--log-level", help="What to log to standard error."),
+    ] = "info",
+) -> None:
+    """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
+    from obframe.commands.record import run as record
+
+    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
+    raise typer.Exit(record(choice, duration, log_level))
+
+
+@app.command()
+def query(
+    symbol: SymbolArgument,
+    start: Start = None,
+    end: End = None,
+    output: Output = "table",
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Print stored rows; by default the last minute stored. Works while a recorder runs."""
+    from obframe.commands import read
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    window = read.Window(start, end)
+    raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
+
+
+@app.command()
+def symbols(
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Print which symbols are stored, each with its newest row."""
+    from obframe.commands import read
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(read.symbols(choice, Format(output)))
+
+
+@app.command()
+def gaps(
+    symbol: SymbolArgument,
+    start: Start = None,
+    end: End = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Print the seconds that were not stored, and why."""
+    from obframe.commands import read
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
+
+
+@app.command()
+def plugins(output: Output = "table") -> None:
+    """Print the installed plugins and what they offer."""
+    from obframe.commands import installed
+    from obframe.commands.output import Format
+
+    raise typer.Exit(installed.plugins(Format(output)))
+
+
+@app.command()
+def exchange(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
+    ] = None,
+    capture: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Capture to replay; none: simulate.")
+    ] = None,
+    speed: Annotated[
+        float, typer.Option(help="Times real time for captures; 0: without waiting.")
+    ] = 1.0,
+    at_end: Annotated[
+        Literal["idle", "close", "exit"], typer.Option(help="What to do after the last message.")
+    ] = "idle",
+    symbols: Annotated[
+        str, typer.Option(metavar="N|A,B", help="How many symbols to simulate, or their names.")
+    ] = "2",
+    seed: Annotated[int, typer.Option(help="Of the simulation.")] = 1,
+    rate: Annotated[float, typer.Option(help="Simulated depth events a second and symbol.")] = 10.0,
+    levels: Annotated[int, typer.Option(help="Simulated levels a side.")] = 1000,
+    market: Annotated[
+        str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
+    ] = "",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 9000,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[@N]", help="A fault on demand; see --list-faults."),
+    ] = None,
+    list_faults: Annotated[
+        bool, typer.Option("--list-faults", help="Print the faults and end.")
+    ] = False,
+    record: Annotated[
+        Path | None, typer.Option(help="Directory for a journal of what was truly sent.")
+    ] = None,
+    output: Annotated[FormatName, typer.Option("--format", help="How to tell the URLs.")] = "table",
+) -> None:
+    """Serve Binance's wire on this machine: from captures or simulated, with faults on demand."""
+    from obframe.commands import venue
+    from obframe.commands.output import Format
+
+    if list_faults:
+        raise typer.Exit(venue.list_faults(Format(output)))
+    names = tuple(name.strip() for name in symbols.split(",") if name.strip())
+    values = {
+        "captures": tuple(capture or ()) + tuple(files or ()),
+        "speed": speed,
+        "at_end": at_end,
+        "symbols": int(symbols) if symbols.isascii() and symbols.isdigit() else names,
+        "seed": seed,
+        "rate": rate,
+        "levels": levels,
+        "market": market,
+        "host": host,
+        "port": port,
+        "faults": tuple(fault or ()),
+        "record": record,
+    }
+    raise typer.Exit(venue.exchange(values, Format(output)))
+
+
+@app.command()
+def demo(
+    seconds: Annotated[int, typer.Option(min=2, help="How long to record.")] = 20,
+    folder: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where to keep what is recorded.")
+    ] = Path("obframe-demo-data"),
+    symbols: Annotated[
+        str, typer.Option(metavar="A,B", help="What to simulate.")
+    ] = "BTCUSDT,ETHUSDT,SOLUSDT",
+) -> None:
+    """Simulate a venue, record it, and show what was stored. Needs no internet."""
+    from obframe.commands.demo import demo as show
+
+    names = [name.strip() for name in symbols.split(",") if name.strip()]
+    raise typer.Exit(show(seconds, folder, names))
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its code."""
+    try:
+        app()
+    except ObframeError as error:
+        code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
+        _fail(code, error)
+    except Exception as error:
+        if os.environ.get("OBFRAME_TRACEBACK"):
+            raise
+        print(f"obframe: a fault of obframe itself: {_locate(error)}", file=sys.stderr)
+        print("set OBFRAME_TRACEBACK=1 to see the traceback, and report it", file=sys.stderr)
+        sys.exit(_INTERNAL)
+    sys.exit(0)
+
+
+def _locate(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = ""
+    if trace is not None:
+        place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+    return f"{type(error).__name__}: {error}{place}"
+
+
+def _fail(code: int, error: ObframeError) -> NoReturn:
+    lines = str(error).splitlines() or [type(error).__name__]
+    if isinstance(error, ConfigError) and len(lines) > 1:
+        lines.insert(0, f"{len(lines)} mistakes in the settings:")
+    if isinstance(error, StoreLocked):
+        lines.append("reading works all the same: obframe query, symbols and gaps")
+    print("obframe: " + "\n  ".join(lines), file=sys.stderr)
+    sys.exit(code)

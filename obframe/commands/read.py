@@ -1,0 +1,261 @@
+"""The commands that read a storage: query, symbols, gaps."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from obframe.commands.output import Format, counted, note, utc, utc_after, write
+from obframe.commands.session import Choice
+from obframe.errors import ObframeError
+from obframe.protocols import Storage
+from obframe.query import Row, check_range, decode, parse_time, rows
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
+from obframe.vetting import STORAGE
+
+
+class UnknownSymbol(ObframeError):
+    """The storage holds neither rows nor gaps of the symbol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """``--from`` and ``--to`` as given, None where left out.
+
+    Attributes:
+        start: First second; without it the window is ``last`` seconds long.
+        end: Last second, included; without it the newest row's.
+        last: Seconds.
+    """
+
+    start: str | None
+    end: str | None
+    last: int = 60
+
+
+def query(choice: Choice, symbol: str, window: Window, output: Format, limit: int | None) -> int:
+    """Print the rows of a window.
+
+    Returns:
+        1 when a stored value could not be decoded, else 0.
+
+    Raises:
+        ObframeError: The window, the symbol or the storage is not as it should be.
+    """
+    check_symbol(symbol)
+    with choice.load([STORAGE]).read() as storage:
+        _check_stored(storage, symbol)
+        start, end = _resolve(storage, symbol, window)
+        tally = _Tally()
+        found = rows(storage, symbol, start, end)
+        with closing(found) if isinstance(found, Generator) else nullcontext():
+            write(
+                output,
+                tally.watch(counted(itertools.islice(found, limit), f"reading {symbol}"), output),
+                columns=_TABLE if output is Format.TABLE else _FLAT,
+                cells=(lambda row: _table_cells(row, start))
+                if output is Format.TABLE
+                else _flat_cells,
+                value=_row_object,
+                title=f"{symbol}, {utc(start)} to {utc_after(end, start)} UTC",
+            )
+        cut = limit is not None and tally.rows >= limit
+        if not cut:
+            _tell_missing(storage, symbol, start, end, tally)
+    return 1 if tally.broken else 0
+
+
+class _Tally:
+    """Counts rows on their way and tells of those that cannot be decoded."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.broken = 0
+        self.first = MAX_TIMESTAMP
+
+    def watch(self, found: Iterator[Row], output: Format) -> Iterator[Row]:
+        for row in found:
+            self.rows += 1
+            self.first = min(self.first, row.timestamp)
+            if row.error is not None:
+                self.broken += 1
+                note(f"{row.symbol} at {row.timestamp}: {row.error}")
+                if output in (Format.TABLE, Format.CSV):
+                    continue
+            yield row
+
+
+def _check_stored(storage: Storage, symbol: str) -> None:
+    known = storage.symbols()
+    if symbol in known:
+        return
+    close = difflib.get_close_matches(symbol.upper(), known, n=1)
+    mend = (
+        f"did you mean {close[0]}?" if close else "stored: " + (", ".join(known[:20]) or "nothing")
+    )
+    raise UnknownSymbol(f"nothing is stored of {symbol!r}; {mend}")
+
+
+def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
+    now = time.time()
+    latest = storage.latest(symbol)
+    newest = latest.timestamp if latest is not None else int(now)
+    end = newest if window.end is None else parse_time(window.end, now)
+    if window.start is not None:
+        start = parse_time(window.start, now)
+        if window.end is None:
+            end = max(newest, start)
+    else:
+        start = max(end - window.last + 1, MIN_TIMESTAMP)
+    check_range(symbol, start, end)
+    return start, end
+
+
+def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _Tally) -> None:
+    latest = storage.latest(symbol)
+    if latest is None:
+        note(f"no rows of {symbol} are stored; why: obframe gaps {symbol}")
+        return
+    if not tally.rows:
+        note(f"no rows in this window; the newest of {symbol} is of {utc(latest.timestamp)} UTC")
+        return
+    reasons = Counter[str]()
+    first = tally.first
+    for gap in storage.gaps(symbol, start, end):
+        reasons[gap.reason] += min(gap.end, end) - max(gap.start, start) + 1
+        first = min(first, max(gap.start, start))
+    # Before the first run and after the newest row nothing was promised.
+    missing = min(end, latest.timestamp) - first + 1 - tally.rows
+    if missing > 0:
+        causes = ", ".join(f"{reason} {seconds} s" for reason, seconds in reasons.most_common())
+        note(f"{missing} seconds have no row ({causes or 'no cause recorded'})")
+
+
+_TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels")
+_FLAT = (
+    "symbol",
+    "timestamp",
+    "update_id",
+    *(
+        f"{side}{level}_{field}"
+        for side in ("bid", "ask")
+        for level in range(1, SNAPSHOT_DEPTH + 1)
+        for field in ("price", "quantity")
+    ),
+)
+
+
+def _table_cells(row: Row, start: int) -> list[object]:
+    assert row.snapshot is not None
+    bids, asks = row.snapshot.bids, row.snapshot.asks
+    bid, ask = (bids or [("", "")])[0], (asks or [("", "")])[0]
+    levels = f"{len(bids)}+{len(asks)}"
+    when = utc_after(row.timestamp, start)
+    return [when, row.snapshot.update_id, bid[1], bid[0], ask[0], ask[1], levels]
+
+
+def _flat_cells(row: Row) -> list[object]:
+    assert row.snapshot is not None
+    cells: list[object] = [row.symbol, row.timestamp, row.snapshot.update_id]
+    for side in (row.snapshot.bids, row.snapshot.asks):
+        for level in side[:SNAPSHOT_DEPTH]:
+            cells += level
+        cells += [""] * 2 * (SNAPSHOT_DEPTH - len(side))
+    return cells
+
+
+def _row_object(row: Row) -> dict[str, Any]:
+    if row.snapshot is None:
+        return {"symbol": row.symbol, "timestamp": row.timestamp, "error": str(row.error)}
+    return {
+        "symbol": row.symbol,
+        "timestamp": row.timestamp,
+        "update_id": row.snapshot.update_id,
+        "bids": row.snapshot.bids,
+        "asks": row.snapshot.asks,
+    }
+
+
+def symbols(choice: Choice, output: Format) -> int:
+    """Print what is stored: each symbol with its newest row."""
+    now = time.time()
+    with choice.load([STORAGE]).read() as storage:
+        found = storage.symbols()
+        if not found:
+            note("nothing is stored yet")
+
+        def newest() -> Iterator[tuple[str, Row | None]]:
+            for symbol in found:
+                record = storage.latest(symbol)
+                yield symbol, None if record is None else decode(record)
+
+        def cells(line: tuple[str, Row | None]) -> list[object]:
+            symbol, row = line
+            if row is None:
+                return [symbol, "", "", "", ""]
+            best = row.snapshot
+            sides = (best.bids, best.asks) if best is not None else ([], [])
+            prices = [side[0][0] if side else "" for side in sides]
+            age = round(now - row.timestamp)
+            return [symbol, utc(row.timestamp), age, *prices]
+
+        write(
+            output,
+            newest(),
+            columns=("symbol", "newest row (UTC)", "age, s", "bid", "ask"),
+            cells=cells,
+            value=lambda line: {
+                "symbol": line[0],
+                "newest": None if line[1] is None else line[1].timestamp,
+            },
+            title="stored symbols",
+        )
+    return 0
+
+
+def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
+    """Print the gaps that touch a window, all of them by default."""
+    check_symbol(symbol)
+    now = time.time()
+    start = MIN_TIMESTAMP if window.start is None else parse_time(window.start, now)
+    end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)
+    check_range(symbol, start, end)
+    with choice.load([STORAGE]).read() as storage:
+        _check_stored(storage, symbol)
+        found = storage.gaps(symbol, start, end)
+    if output is Format.TABLE and not found:
+        note(f"no gaps of {symbol} are recorded in this window")
+    write(
+        output,
+        found,
+        columns=("from (UTC)", "to", "seconds", "reason", "origin", "detail")
+        if output is Format.TABLE
+        else ("symbol", "start", "end", "seconds", "reason", "origin", "detail"),
+        cells=_gap_table if output is Format.TABLE else lambda gap: list(_gap_object(gap).values()),
+        value=_gap_object,
+        title=f"gaps of {symbol}",
+    )
+    return 0
+
+
+def _gap_table(gap: Gap) -> list[object]:
+    last = utc_after(gap.end, gap.start)
+    return [utc(gap.start), last, gap.seconds, gap.reason, gap.origin, gap.detail]
+
+
+def _gap_object(gap: Gap) -> dict[str, Any]:
+    return {
+        "symbol": gap.symbol,
+        "start": gap.start,
+        "end": gap.end,
+        "seconds": gap.seconds,
+        "reason": str(gap.reason),
+        "origin": gap.origin,
+        "detail": gap.detail,
+    }

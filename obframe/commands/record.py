@@ -1,0 +1,116 @@
+"""The command that records: run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from obframe.commands.output import note
+from obframe.commands.session import Choice, Session
+from obframe.errors import StoreUnavailable
+from obframe.recorder import Recorder, RunSummary
+from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
+
+logger = logging.getLogger("obframe.run")
+
+_CHATTY = ("aiohttp", "asyncio", "websockets")
+
+
+class LineFormatter(logging.Formatter):
+    """One line a message, UTC to the millisecond, control characters escaped."""
+
+    default_msec_format = "%s.%03dZ"
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        """Write one record without its traceback."""
+        text = super().formatMessage(record)
+        if text.isprintable():
+            return text
+        return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error from this level on; libraries only from warnings on, or in debug."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level.upper() != "DEBUG":
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def run(choice: Choice, duration: float | None, log_level: str) -> int:
+    """Record until told to stop.
+
+    Raises:
+        ObframeError: Plugins, settings or storage are not as they should be, or rows were left
+            over that the storage did not take.
+    """
+    set_up_logging(log_level)
+    session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
+    summary = asyncio.run(_record(session, duration))
+    if summary is None:
+        return 0
+    lost = sum(summary.gap_seconds.values())
+    note(f"stored {summary.rows:,} rows, {lost:,} seconds without a row")
+    if not summary.drained:
+        raise StoreUnavailable("rows could not be stored before the end; the log tells how many")
+    return 0
+
+
+@dataclass(slots=True)
+class _Ending:
+    """What signals do: the first asks for an orderly end, a second one ends at once."""
+
+    recorder: Recorder | None = None
+    asked: bool = False
+
+    def on_signal(self, number: int) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked = True
+        logger.info("%s: storing what is held, then ending", signal.Signals(number).name)
+        if self.recorder is not None:
+            self.recorder.stop()
+
+
+async def _record(session: Session, duration: float | None) -> RunSummary | None:
+    ending = _Ending()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ending.on_signal, number)
+    async with AsyncExitStack() as stack:
+        storage = await session.open(stack, STORAGE)
+        sinks = {
+            provider.name: await session.open_provider(stack, SINK, provider)
+            for provider in session.registry.providers(SINK)
+        }
+        source = await session.open(stack, SYMBOL_SOURCE)
+        feed = await session.open(stack, FEED)
+        recorder = Recorder(
+            feed=feed,
+            storage=storage,
+            symbol_source=source,
+            sinks=sinks,
+            settings=session.settings.recorder,
+            retention=session.settings.retention,
+            notify=session.registry.notify,
+            plugins=[plugin.name for plugin in session.registry.plugins],
+        )
+        if ending.asked:
+            return None
+        ending.recorder = recorder
+        names = {kind: provider.name for kind, provider in session.chosen.items()}
+        logger.info("recording: %s", ", ".join(f"{kind} {name}" for kind, name in names.items()))
+        return await recorder.run(duration)

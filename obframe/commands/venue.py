@@ -1,0 +1,61 @@
+"""The command that serves a venue on this machine: exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import msgspec
+
+from obframe.commands.output import Format, write
+from obframe.errors import ConfigError, Problem
+from obframe.testing.exchange import FAULTS, ExchangeOptions, serve
+
+
+def list_faults(output: Format) -> int:
+    """Print every fault that can be asked for."""
+    write(
+        output,
+        FAULTS.items(),
+        columns=("fault", "what happens"),
+        cells=lambda item: item,
+        value=lambda item: {"fault": item[0], "help": item[1]},
+        title="faults, as in --fault drop@100",
+    )
+    return 0
+
+
+def exchange(values: dict[str, Any], output: Format) -> int:
+    """Serve the venue until a signal, or with ``at_end="exit"`` until the captures' end.
+
+    Raises:
+        ConfigError: The options do not make a venue.
+    """
+    try:
+        options = ExchangeOptions(**values)
+        asyncio.run(serve(options, on_ready=lambda rest, ws: _announce(options, output, rest, ws)))
+    except ValueError as error:
+        problems = [Problem("exchange", "", line) for line in str(error).splitlines()]
+        raise ConfigError(problems) from error
+    except OSError as error:
+        reason = f"cannot listen on {values['host']}:{values['port']}: {error.strerror}"
+        raise ConfigError([Problem("exchange", "", reason)]) from error
+    return 0
+
+
+def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: str) -> None:
+    if output is not Format.TABLE:
+        line = msgspec.json.encode({"rest_url": rest_url, "ws_url": ws_url}).decode()
+        print(line, flush=True)
+        return
+    what = "captures" if options.captures else f"a simulation, seed {options.seed}"
+    print(
+        f"venue on {rest_url} (REST) and {ws_url} (streams), serving {what}\n"
+        "record it from another terminal:\n"
+        f"  obframe run --plugins rocksdb --set binance.rest_url={rest_url}"
+        f" --set binance.ws_url={ws_url}\n"
+        "Ctrl-C ends it.",
+        flush=True,
+        file=sys.stdout,
+    )
