@@ -1,0 +1,62 @@
+# make run    set up, build, and show a simulated venue being recorded (no internet needed after set-up)
+# make test   set up, build, and run all tests
+# Both do everything a machine with Python 3.11+, make and a C compiler needs; a second call is quick.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What an import, a test or a type check of the installed package depends on.
+BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench docs build clean setup
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@echo 'make lint | bench | docs | build | clean'
+
+$(VENV)/.stamp-venv:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo 'obframe needs Python 3.11 or newer and finds no "$(PYTHON)"; name one: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "obframe needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1); name another: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) lacks the module venv; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@command -v $${CC:-cc} >/dev/null 2>&1 || { \
+	  echo 'obframe compiles its core and finds no C compiler; on Debian: apt-get install gcc python3-dev' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.stamp-built: $(VENV)/.stamp-venv $(BUILD_INPUTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
+	@# mypy cannot see through an editable install: plugins/ under its import name.
+	@mkdir -p build/typing && ln -sfn ../../plugins build/typing/obframe_plugins
+	@touch $@
+
+setup: $(VENV)/.stamp-built
+
+run: $(VENV)/.stamp-built
+	$(BIN)/obframe demo
+
+test: $(VENV)/.stamp-built
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.stamp-built
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest obframe._core --mypy-config-file pyproject.toml
+
+bench: $(VENV)/.stamp-built
+	$(BIN)/python -m pytest benchmarks --benchmark-disable-gc --benchmark-warmup=on
+
+docs: $(VENV)/.stamp-built
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_hooks.py
+
+build: $(VENV)/.stamp-built
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist obframe.egg-info obframe-demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f obframe/_core*.so
