@@ -4,35 +4,43 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from obframe import DepthUpdate
 from obframe_plugins._binance_stream import Connection
 
 
 class Handover:
-    """Holds what a new connection says until it goes on exactly where the old one stands.
+    """Holds what a new connection says until it can go on where the old one stands.
 
-    The old connection is delivered all along. A stream of the new one is *aligned* once one of its
-    updates begins or ends at the last id that the old one delivered: from then on either of the
-    two can go on without a gap. When every stream that had data is aligned, the whole connection
-    is taken over at once.
+    The old connection is delivered all along. A stream of the new one is *aligned* once both have
+    shown the same boundary between two updates: what follows is then the same on both, and either
+    can go on without a gap. It does not matter which of the two is ahead: what is ahead is held,
+    and what lags is repeated, which a book ignores. When every stream that had data is aligned,
+    the whole connection is taken over at once.
 
     Args:
         old: The connection that is being delivered.
+        deliver: Takes the updates of the old connection.
 
     Attributes:
         done: Set when every stream can go on.
         aligned: Symbols of the streams that can go on.
     """
 
-    def __init__(self, old: Connection) -> None:
+    def __init__(self, old: Connection, deliver: Callable[[DepthUpdate], None]) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.aligned: set[str] = set()
         self._old = old
         self._new: Connection | None = None
-        self._waiting = {
-            symbol for symbol, stream in old.streams.items() if stream.last_id is not None
+        self._deliver = deliver
+        self._old_ids = {
+            symbol: {stream.last_id}
+            for symbol, stream in old.streams.items()
+            if stream.last_id is not None
         }
+        self._new_ids: dict[str, set[int]] = {}
+        self._waiting = set(self._old_ids)
         self._held: dict[str, deque[DepthUpdate]] = {}
         self._ids_when_ready: dict[str, int | None] | None = None
 
@@ -40,21 +48,28 @@ class Handover:
         """Name the connection whose updates ``hold`` takes."""
         self._new = new
 
+    def pass_on(self, update: DepthUpdate) -> None:
+        """Deliver an update of the old connection."""
+        symbol = update.symbol
+        if symbol not in self.aligned:
+            self._old_ids.setdefault(symbol, set()).add(update.last_update_id)
+            if update.last_update_id in self._new_ids.get(symbol, ()):
+                self._align(symbol)
+        self._deliver(update)
+
     def hold(self, update: DepthUpdate) -> None:
         """Take an update of the new connection."""
         symbol = update.symbol
         held = self._held.setdefault(symbol, deque())
         held.append(update)
         old = self._old.streams.get(symbol)
-        if old is None or old.last_id is None:
-            return
-        exact = _drop_old(held, old.last_id)
-        if symbol not in self.aligned and (
-            exact or (held and held[0].prev_update_id == old.last_id)
-        ):
-            self.aligned.add(symbol)
-            self._waiting.discard(symbol)
-            self.check()
+        if old is not None and old.last_id is not None:
+            _drop_old(held, old.last_id)
+        if symbol not in self.aligned:
+            ids = {update.prev_update_id, update.last_update_id}
+            self._new_ids.setdefault(symbol, set()).update(ids)
+            if not ids.isdisjoint(self._old_ids.get(symbol, ())):
+                self._align(symbol)
 
     def check(self) -> None:
         """See whether everything is ready; to be called when a stream opened or is not wanted."""
@@ -87,10 +102,15 @@ class Handover:
             _drop_old(held, old.last_id)
         return list(held)
 
+    def _align(self, symbol: str) -> None:
+        self.aligned.add(symbol)
+        self._old_ids.pop(symbol, None)
+        self._new_ids.pop(symbol, None)
+        self._waiting.discard(symbol)
+        if not self._waiting:
+            self.check()
 
-def _drop_old(held: deque[DepthUpdate], last_id: int) -> bool:
-    """Drop what ends at or before ``last_id``; return whether one ends exactly there."""
-    exact = False
+
+def _drop_old(held: deque[DepthUpdate], last_id: int) -> None:
     while held and held[0].last_update_id <= last_id:
-        exact = held.popleft().last_update_id == last_id
-    return exact
+        held.popleft()

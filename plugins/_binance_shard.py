@@ -177,7 +177,8 @@ class Shard:
             permit.cancel()
         if old.task.done():
             return old
-        handover = self._handover = Handover(old)
+        handover = self._handover = Handover(old, self._context.emit)
+        old.deliver = handover.pass_on
         new = self._next = Connection(
             self, self._context, self._tuning, self.instruments.values(), handover.hold
         )
@@ -204,6 +205,7 @@ class Shard:
             why = str(lost)
             delay = max(delay, lost.retry_after)
         self._drop(new)
+        old.deliver = self._context.emit
         self._context.counters.handovers_failed += 1
         logger.warning("a hand-over failed: %s; next try in %.1f s", why, delay)
         self._retire_at = asyncio.get_running_loop().time() + delay
