@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Mark, Record, check_symbol
+
+# The same few symbols come every second; only those that pass are remembered.
+_check_symbol = lru_cache(4096)(check_symbol)
 
 
 def check_timestamp(symbol: str, timestamp: int) -> None:
@@ -36,7 +40,7 @@ def check_records(records: Sequence[Record]) -> None:
         TypeError: A value is not bytes.
     """
     for symbol, timestamp, value in records:
-        check_symbol(symbol)
+        _check_symbol(symbol)
         check_timestamp(symbol, timestamp)
         if type(value) is not bytes:
             raise TypeError(f"{symbol}:{timestamp}: value is {type(value).__name__}, not bytes")

@@ -7,11 +7,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NoReturn, TypeVar
 
-from obframe_plugins._checks import clamp
-from obframe_plugins._layout import Layout, ReaderClaim
-from obframe_plugins._ledger import Ledger, read_format
-from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
-
 from obframe import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -22,6 +17,10 @@ from obframe import (
     StoreFormatError,
     check_symbol,
 )
+from obframe_plugins._checks import clamp
+from obframe_plugins._layout import Layout, ReaderClaim
+from obframe_plugins._ledger import Ledger, read_format
+from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
 
 _T = TypeVar("_T")
 

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from obframe_plugins._checks import check_records, check_runs
-
 from obframe import Gap, Mark, Provider, Record, Storage, StorageError, check_symbol, hookimpl
+from obframe_plugins._checks import check_records, check_runs
 
 _Run = TypeVar("_Run", Gap, Mark)
 

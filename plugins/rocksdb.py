@@ -17,12 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from obframe_plugins._checks import check_records, check_runs
-from obframe_plugins._layout import Layout
-from obframe_plugins._ledger import Acknowledged, Ledger, read_format
-from obframe_plugins._reading import RocksReader, RowReads, row_key
-from obframe_plugins._rocks import WRITE_BUFFER, HandleClosed, RowDatabase
-
 from obframe import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -36,6 +30,11 @@ from obframe import (
     check_symbol,
     hookimpl,
 )
+from obframe_plugins._checks import check_records, check_runs
+from obframe_plugins._layout import Layout
+from obframe_plugins._ledger import Acknowledged, Ledger, read_format
+from obframe_plugins._reading import RocksReader, RowReads, row_key
+from obframe_plugins._rocks import WRITE_BUFFER, HandleClosed, RowDatabase
 
 log = logging.getLogger("obframe.rocksdb")
 
