@@ -67,13 +67,11 @@ class RocksSettings:
 
     def __post_init__(self) -> None:
         if not self.path or "\0" in self.path:
-            raise ValueError(f"rocksdb.path = {self.path!r}: is not a path")
+            raise ValueError(f"path must be a directory's name, got {self.path!r}")
         if self.durability not in ("power", "process"):
-            raise ValueError(f"rocksdb.durability = {self.durability!r}: is not power or process")
+            raise ValueError(f"durability must be power or process, got {self.durability!r}")
         if not 1 <= self.compression_level <= 19:
-            raise ValueError(
-                f"rocksdb.compression_level = {self.compression_level!r}: is not 1 to 19"
-            )
+            raise ValueError(f"compression_level must be 1 to 19, got {self.compression_level}")
 
 
 def free_space(path: Path) -> int:

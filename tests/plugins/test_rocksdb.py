@@ -36,6 +36,7 @@ from obframe import (
     StoreFormatError,
     StoreLocked,
     StoreUnavailable,
+    SymbolError,
 )
 from obframe_plugins import _rocks
 from obframe_plugins.rocksdb import (
@@ -756,6 +757,45 @@ def test_deleting_nothing_writes_nothing(settings: RocksSettings) -> None:
         assert _only(settings.path, "*.log").stat().st_size == size
 
 
+# Clock and symbols
+
+
+def test_row_36_a_clock_that_steps_back_overwrites_nothing(settings: RocksSettings) -> None:
+    """Row 36: seconds told a second time are refused, at rest, in memory and after a restart."""
+    rows = records("BTCUSDT", T, 60)
+    again = [record._replace(value=b"later") for record in rows]
+    with opened(settings) as storage:
+        for record in rows[:30]:
+            storage.append([record])
+        storage.flush()
+        for record in rows[30:]:
+            storage.append([record])
+        assert [record for late in again for record in storage.append([late])] == again
+    with opened(settings) as storage:
+        assert list(storage.append(again)) == again
+        assert list(storage.scan("BTCUSDT", *ALWAYS)) == rows
+
+
+def test_row_58_a_symbol_is_never_part_of_a_path(settings: RocksSettings, tmp_path: Path) -> None:
+    """Row 58: what a key cannot hold is refused; what it can touches no other file."""
+    with opened(settings) as storage:
+        for symbol in ("A:B", "../../x", "A\0B", "A\nB", ".."):
+            with pytest.raises(SymbolError):
+                storage.append([Record(symbol, T, b"x")])
+            with pytest.raises(SymbolError):
+                storage.append_gaps([Gap(symbol, T, T, GapReason.DISK)])
+            for read in (storage.latest, lambda s: storage.scan(s, *ALWAYS)):
+                with pytest.raises(SymbolError):
+                    read(symbol)
+            with pytest.raises(SymbolError):
+                storage.delete_before(symbol, T)
+        before = {file for file in tmp_path.rglob("*") if file.suffix != ".sst"}
+        storage.append([Record("a/b", T, b"x"), Record("币安人生USDT", T, b"y")])
+        storage.append_gaps([Gap("c/d';--", T, T, GapReason.DISK, "x")])
+        assert {file for file in tmp_path.rglob("*") if file.suffix != ".sst"} == before
+        assert storage.symbols() == ["a/b", "c/d';--", "币安人生USDT"]
+
+
 # Life
 
 
@@ -794,7 +834,7 @@ async def test_a_cancelled_opening_leaves_nothing_locked(settings: RocksSettings
     [("path", ""), ("path", "a\0b"), ("durability", "full"), ("compression_level", 0)],
 )
 def test_settings_are_checked(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"rocksdb.{field} = .*is not"):
+    with pytest.raises(ValueError, match=f"{field} must be"):
         RocksSettings(**{field: value})  # type: ignore[arg-type]
 
 
