@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,3 +31,77 @@ def captures() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return folder
+
+
+class CommandLine:
+    """The command line, run as processes in a folder of its own, free of the caller's settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environ = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("OBFRAME_") and name != "PERSISTENT_SYMBOLS"
+        }
+        self.environ["COLUMNS"] = "200"
+
+    def run(
+        self, *arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "obframe", *arguments],
+            cwd=self.folder,
+            env={**self.environ, **(environ or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    @contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command beside the test; it is killed at the end if it still runs."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "obframe", *arguments],
+            cwd=self.folder,
+            env=self.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def venue(self, *arguments: str) -> Iterator[list[str]]:
+        """Start a venue; gives the options that lead a recorder to it."""
+        command = ("exchange", "--port", "0", "--format", "json", *arguments)
+        with self.start(*command) as process:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            urls = json.loads(line)
+            yield [f"--set=binance.{key}={url}" for key, url in urls.items()]
+
+
+@pytest.fixture
+def command_line(tmp_path: Path) -> CommandLine:
+    """Return the command line in an empty folder."""
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool], str], None]:
+    """Return a function that waits for a condition of another process, up to 30 s."""
+
+    def wait(condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"did not happen: {what}"
+            time.sleep(0.05)
+
+    return wait

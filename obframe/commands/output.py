@@ -115,7 +115,12 @@ def _write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title
         table.add_column(column, justify=justify, no_wrap=column not in WRAPPED, overflow="fold")
     for line in zip(*texts, strict=True):
         table.add_row(*map(escape, line))
-    Console().print(table)
+
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            _leave()
+
+    PipeConsole().print(table)
 
 
 WRAPPED = ("detail", "summary", "what happens", "why")

@@ -11,7 +11,9 @@ import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from obframe.commands.output import note
+import msgspec
+
+from obframe.commands.output import Format, note
 from obframe.commands.session import Choice, Session
 from obframe.errors import StoreUnavailable
 from obframe.recorder import Recorder, RunSummary
@@ -50,8 +52,8 @@ def set_up_logging(level: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def run(choice: Choice, duration: float | None, log_level: str) -> int:
-    """Record until told to stop.
+def run(choice: Choice, duration: float | None, log_level: str, output: Format) -> int:
+    """Record until told to stop, then say what was stored.
 
     Raises:
         ObframeError: Plugins, settings or storage are not as they should be, or rows were left
@@ -62,11 +64,25 @@ def run(choice: Choice, duration: float | None, log_level: str) -> int:
     summary = asyncio.run(_record(session, duration))
     if summary is None:
         return 0
-    lost = sum(summary.gap_seconds.values())
-    note(f"stored {summary.rows:,} rows, {lost:,} seconds without a row")
+    if output is Format.TABLE:
+        note(describe(summary))
+    else:
+        print(msgspec.json.encode(summary).decode(), flush=True)
     if not summary.drained:
         raise StoreUnavailable("rows could not be stored before the end; the log tells how many")
     return 0
+
+
+def describe(summary: RunSummary) -> str:
+    """Say for a person what one run did."""
+    lost = sum(summary.gap_seconds.values())
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary.gap_seconds.items())
+    return (
+        f"stored {summary.rows:,} rows, {lost:,} seconds without a row"
+        f"{f' ({reasons})' if reasons else ''}\n"
+        f"         {summary.updates:,} updates, book latency p99 "
+        f"{summary.book_latency_p99 * 1e3:.2f} ms, tick lag p99 {summary.tick_lag_p99 * 1e3:.1f} ms"
+    )
 
 
 @dataclass(slots=True)

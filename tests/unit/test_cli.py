@@ -1,0 +1,418 @@
+"""The command line from outside: output, exit codes, signals, and one bad input a command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+
+from obframe import Gap, GapReason, Record, Snapshot
+from obframe_plugins.rocksdb import RocksSettings
+from obframe_plugins.rocksdb import open_storage as open_rocksdb
+
+CommandLine: TypeAlias = Any
+Eventually: TypeAlias = Callable[[Callable[[], bool], str], None]
+
+FIRST = 1_737_158_400
+
+
+def snapshot(symbol: str, second: int) -> Snapshot:
+    return Snapshot(symbol, second - FIRST + 1, second, [("100.50", "1.5")], [("100.60", "2.0")])
+
+
+@pytest.fixture
+async def stored(command_line: CommandLine) -> CommandLine:
+    """A store of ten seconds of two symbols, one of them with a hole of two seconds."""
+    settings = RocksSettings(path=str(command_line.folder / "obframe-data"))
+    async with open_rocksdb(settings) as storage:
+        for second in range(FIRST, FIRST + 10):
+            symbols = ["AAA"] if second - FIRST in (4, 5) else ["AAA", "BBB"]
+            storage.append(
+                [Record(symbol, second, snapshot(symbol, second).pack()) for symbol in symbols]
+            )
+        storage.append_gaps([Gap("BBB", FIRST + 4, FIRST + 5, GapReason.SEQUENCE, "5 after 3")])
+        storage.append_gaps([Gap("CCC", FIRST, FIRST + 9, GapReason.UNKNOWN_SYMBOL, "not listed")])
+    return command_line
+
+
+def lines(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    assert result.returncode == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def failure(result: subprocess.CompletedProcess[str], code: int) -> str:
+    assert result.returncode == code, (result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    assert result.stderr
+    return result.stderr
+
+
+# -- reading ---------------------------------------------------------------------------------
+
+
+def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
+    window = ("--from", str(FIRST + 2), "--to", str(FIRST + 4))
+    rows = lines(stored.run("query", "AAA", *window, "--format", "jsonl"))
+    assert rows[0] == {
+        "symbol": "AAA",
+        "timestamp": FIRST + 2,
+        "update_id": 3,
+        "bids": [["100.50", "1.5"]],
+        "asks": [["100.60", "2.0"]],
+    }
+    assert [row["timestamp"] for row in rows] == [FIRST + 2, FIRST + 3, FIRST + 4]
+    whole = stored.run("query", "AAA", *window, "--format", "json")
+    assert json.loads(whole.stdout) == rows
+    limited = stored.run("query", "AAA", *window, "--format", "jsonl", "--limit", "2")
+    assert lines(limited) == rows[:2]
+    (row, *_) = csv.DictReader(
+        io.StringIO(stored.run("query", "AAA", *window, "--format", "csv").stdout)
+    )
+    assert (row["timestamp"], row["bid1_price"], row["ask1_quantity"], row["bid2_price"]) == (
+        str(FIRST + 2),
+        "100.50",
+        "2.0",
+        "",
+    )
+    assert len(row) == 3 + 80
+
+
+def test_query_takes_iso_times_and_shows_the_last_minute_by_default(stored: CommandLine) -> None:
+    window = ("--from", "2025-01-18T00:00:00Z", "--to", "2025-01-18 00:00:01")
+    assert len(lines(stored.run("query", "AAA", *window, "--format", "jsonl"))) == 2
+    assert len(lines(stored.run("query", "AAA", "--format", "jsonl"))) == 10
+    table = stored.run("query", "AAA")
+    assert table.returncode == 0
+    assert "00:00:09" in table.stdout
+    assert "100.5 " in table.stdout
+
+
+def test_tables_fit_a_narrow_terminal(stored: CommandLine) -> None:
+    for command in (["query", "AAA"], ["symbols"], ["gaps", "BBB"], ["plugins"]):
+        result = stored.run(*command, environ={"COLUMNS": "80"})
+        assert result.stdout
+        assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_query_says_what_is_missing_and_why(stored: CommandLine) -> None:
+    result = stored.run("query", "BBB", "--format", "jsonl")
+    assert len(lines(result)) == 8
+    assert "2 seconds have no row (sequence 2 s)" in result.stderr
+    result = stored.run("query", "BBB", "--from", str(FIRST + 100), "--to", str(FIRST + 200))
+    assert result.returncode == 0
+    assert "no rows in this window" in result.stderr
+    assert "2025-01-18 00:00:09" in result.stderr
+    assert not stored.run("query", "AAA", "--format", "jsonl").stderr
+
+
+def test_symbols_and_gaps(stored: CommandLine) -> None:
+    listed = {
+        row["symbol"]: row["newest"] for row in lines(stored.run("symbols", "--format=jsonl"))
+    }
+    assert listed == {"AAA": FIRST + 9, "BBB": FIRST + 9, "CCC": None}
+    (gap,) = lines(stored.run("gaps", "BBB", "--format", "jsonl"))
+    assert gap == {
+        "symbol": "BBB",
+        "start": FIRST + 4,
+        "end": FIRST + 5,
+        "seconds": 2,
+        "reason": "sequence",
+        "origin": "venue",
+        "detail": "5 after 3",
+    }
+    assert "unknown_symbol" in stored.run("gaps", "CCC").stdout
+    result = stored.run("gaps", "AAA")
+    assert result.returncode == 0
+    assert "no gaps" in result.stderr
+    before = ("--to", str(FIRST + 3))
+    assert not lines(stored.run("gaps", "BBB", *before, "--format", "jsonl"))
+
+
+async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
+    command_line: CommandLine,
+) -> None:
+    settings = RocksSettings(path=str(command_line.folder / "obframe-data"))
+    async with open_rocksdb(settings) as storage:
+        good = [Record("AAA", FIRST + n, snapshot("AAA", FIRST + n).pack()) for n in (0, 2)]
+        storage.append([*good, Record("AAA", FIRST + 1, b"\xc1 broken")])
+    result = command_line.run("query", "AAA", "--format", "jsonl")
+    assert str(FIRST + 1) in failure(result, 1)
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [("error" in row, row["timestamp"] - FIRST) for row in rows] == [
+        (False, 0),
+        (True, 1),
+        (False, 2),
+    ]
+    failure(command_line.run("query", "AAA"), 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["query", "AAB"], 1, "did you mean AAA?"),
+        (["gaps", "ZZZ"], 1, "stored: AAA, BBB, CCC"),
+        (["query", "A:B"], 2, "':'"),
+        (["query", "AAA", "--from", "yesterday"], 2, "yesterday"),
+        (["query", "AAA", "--from", "1737158400000"], 2, "milliseconds"),
+        (["query", "AAA", "--from", "-1h", "--to", "-2h"], 2, "exchange the two"),
+        (["query", "AAA", "--format", "xml"], 2, "xml"),
+        (["query", "AAA", "--limit", "0"], 2, "limit"),
+        (["query"], 2, "Missing argument"),
+        (["qeury"], 2, "qeury"),
+        (["query", "AAA", "--set", "rocksdb.pth=x"], 2, "did you mean 'path'?"),
+        (["query", "AAA", "--set", "rocksdb.durability=never"], 2, "--set rocksdb.durability"),
+        (["query", "AAA", "--config", "absent.toml"], 2, "absent.toml"),
+        (["query", "AAA", "--set", "rocksdb.path=nowhere"], 3, "nowhere"),
+        (["query", "AAA", "--plugins", "memory"], 4, "cannot be read by another process"),
+        (["symbols", "--plugins", "rocksbd"], 4, "did you mean 'rocksdb'?"),
+        (["symbols", "--storage", "memory"], 4, "--plugins memory"),
+        (["run", "--plugins", "nope"], 4, "installed:"),
+        (["run", "--symbols", "A:B,C,C"], 2, "given 2 times"),
+        (["run", "--duration", "-1"], 2, "duration"),
+        (["run", "--log-level", "loud"], 2, "loud"),
+        (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
+        (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
+        (["exchange", "--port", "0", "--symbols", "a:b"], 2, "a:b"),
+        (["demo", "--symbols", "A:B"], 2, "':'"),
+        (["demo", "--seconds", "1"], 2, "seconds"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_answered_in_one_block(
+    stored: CommandLine, arguments: list[str], code: int, message: str
+) -> None:
+    result = stored.run(*arguments)
+    assert message in failure(result, code)
+    assert not (stored.folder / "nowhere").exists()
+
+
+def test_row_57_all_mistakes_in_the_settings_come_at_once_with_exit_2(
+    command_line: CommandLine,
+) -> None:
+    (command_line.folder / "obframe.toml").write_text(
+        '[rocksdb]\npath = 5\n[binance]\nmarkt = "spot"\n[recorder]\nqueue_rows = 0\n'
+    )
+    environ = {"OBFRAME_BINANCE_OPEN_TIMEOUT": "soon", "PERSISTENT_SYMBOLS": "X,X"}
+    result = command_line.run("run", "--set", "static.symbols", environ=environ)
+    text = failure(result, 2)
+    for part in (
+        "6 mistakes",
+        "obframe.toml:2: rocksdb.path",
+        "obframe.toml:4: binance.markt",
+        "did you mean 'market'?",
+        "obframe.toml:6: recorder.queue_rows",
+        "environment OBFRAME_BINANCE_OPEN_TIMEOUT: binance.open_timeout",
+        "environment PERSISTENT_SYMBOLS: static.symbols",
+        "--set: 'static.symbols'",
+    ):
+        assert part in text
+    assert [path.name for path in command_line.folder.iterdir()] == ["obframe.toml"]
+
+
+def test_a_foreign_directory_is_a_storage_error(command_line: CommandLine) -> None:
+    folder = command_line.folder / "obframe-data"
+    folder.mkdir()
+    (folder / "letter.txt").write_text("dear")
+    text = failure(command_line.run("symbols"), 3)
+    assert "obframe-data" in text
+    assert [path.name for path in folder.iterdir()] == ["letter.txt"]
+
+
+def test_a_broken_ledger_is_a_storage_error(stored: CommandLine) -> None:
+    with sqlite3.connect(stored.folder / "obframe-data.obframe" / "ledger.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    failure(stored.run("gaps", "BBB"), 3)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["run", "--help"]])
+def test_help_and_version(command_line: CommandLine, arguments: list[str]) -> None:
+    result = command_line.run(*arguments)
+    assert result.returncode == (0 if arguments else 2)
+    assert "obframe" in result.stdout + result.stderr
+
+
+def test_help_is_quick(command_line: CommandLine) -> None:
+    imported = "import sys, obframe.cli; print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", imported],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=command_line.folder,
+    )
+    slow = {"aiohttp", "asyncio", "rich", "rocksdict", "websockets", "obframe.recorder"}
+    assert not slow & set(result.stdout.split())
+
+
+def test_plugins_are_listed(command_line: CommandLine) -> None:
+    offers = lines(command_line.run("plugins", "--format", "jsonl"))
+    named = {(offer["plugin"], offer["kind"]): offer for offer in offers}
+    assert named["rocksdb", "storage"]["default"]
+    assert not named["memory", "storage"]["default"]
+    assert named["binance", "feed"]["distribution"].startswith("obframe ")
+    assert named["static", "symbol source"]["summary"]
+
+
+def test_a_plugin_that_cannot_be_loaded_is_listed_as_such(command_line: CommandLine) -> None:
+    (command_line.folder / "broken_plugin.py").write_text("1 / 0\n")
+    info = command_line.folder / "broken-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[obframe.plugins]\nbroken = broken_plugin\n")
+    environ = {"PYTHONPATH": str(command_line.folder)}
+    result = command_line.run("plugins", environ=environ)
+    assert "ZeroDivisionError" in failure(result, 4)
+    assert "rocksdb" in result.stdout
+    assert "broken" in failure(command_line.run("run", "--plugins", "broken", environ=environ), 4)
+
+
+def test_every_fault_is_listed(command_line: CommandLine) -> None:
+    faults = lines(command_line.run("exchange", "--list-faults", "--format", "jsonl"))
+    assert {"drop", "dup", "429", "silence"} <= {fault["fault"] for fault in faults}
+
+
+# -- recording -------------------------------------------------------------------------------
+
+
+@contextmanager
+def recording(command_line: CommandLine, eventually: Eventually) -> Iterator[subprocess.Popen[str]]:
+    """A recorder that has stored two seconds or more and goes on."""
+    with (
+        command_line.venue("--symbols", "AAA,BBB") as urls,
+        command_line.start("run", "--plugins", "rocksdb", "--symbols", "AAA,BBB", *urls) as process,
+    ):
+
+        def stored_two() -> bool:
+            assert process.poll() is None, process.communicate()
+            result = command_line.run("query", "AAA", "--format", "jsonl")
+            return result.stdout.count("\n") >= 2
+
+        eventually(stored_two, "two rows are stored")
+        yield process
+
+
+def test_row_61_sigterm_stores_what_is_held_and_exits_0(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with recording(command_line, eventually) as process:
+        before = time.time()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+    for symbol in ("AAA", "BBB"):
+        rows = lines(command_line.run("query", symbol, "--format", "jsonl"))
+        seconds = [row["timestamp"] for row in rows]
+        assert seconds == list(range(seconds[0], seconds[-1] + 1))
+        assert seconds[-1] >= int(before) - 1
+
+
+def test_row_61_ctrl_c_is_the_same(command_line: CommandLine, eventually: Eventually) -> None:
+    with recording(command_line, eventually) as process:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+
+
+def test_row_61_a_second_signal_ends_at_once(tmp_path: Path, command_line: CommandLine) -> None:
+    # A feed whose closing never ends: only the second signal gets out of it.
+    (tmp_path / "clinging.py").write_text(
+        "import asyncio\n"
+        "from contextlib import asynccontextmanager\n"
+        "from dataclasses import dataclass\n"
+        "from obframe import Provider, hookimpl\n"
+        "@dataclass(frozen=True)\nclass Settings:\n    pass\n"
+        "class Feed:\n"
+        "    async def run(self, emit):\n        await asyncio.Event().wait()\n"
+        "    def subscribe(self, instruments):\n        print('open', flush=True)\n"
+        "    def unsubscribe(self, instruments): pass\n"
+        "    def request_snapshot(self, instrument): pass\n"
+        "    def counters(self): return {}\n"
+        "@asynccontextmanager\nasync def open_feed(settings):\n"
+        "    yield Feed()\n"
+        "    print('closing', flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "@hookimpl\ndef obframe_feeds():\n"
+        "    return [Provider('clinging', 'never ends', Settings, open_feed)]\n"
+    )
+    info = tmp_path / "clinging-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clinging\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[obframe.plugins]\nclinging = clinging\n")
+    command_line.environ["PYTHONPATH"] = str(tmp_path)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        with command_line.start("run", "--plugins", "clinging,memory") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            process.send_signal(number)
+            assert process.stdout.readline() == "closing\n"
+            process.send_signal(number)
+            process.communicate(timeout=10)
+        assert process.returncode == code
+
+
+def test_row_61_a_reader_that_goes_away_is_met_in_silence(stored: CommandLine) -> None:
+    for output in ("jsonl", "csv", "json", "table"):
+        with stored.start("query", "AAA", "--format", output) as process:
+            assert process.stdout is not None
+            process.stdout.close()
+            assert process.stderr is not None
+            assert not process.stderr.read()
+            assert process.wait(timeout=30) == 141
+
+
+def test_row_48_a_second_recorder_is_refused_and_told_how_to_read(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with recording(command_line, eventually) as process:
+        text = failure(command_line.run("run", "--plugins", "rocksdb"), 3)
+        assert "obframe-data" in text
+        assert "obframe query" in text
+        assert process.poll() is None
+        assert lines(command_line.run("symbols", "--format", "jsonl"))
+
+
+def test_row_59_a_symbol_that_does_not_exist_is_named_and_the_others_run(
+    command_line: CommandLine,
+) -> None:
+    with command_line.venue("--symbols", "AAA") as urls:
+        arguments = ("run", "--symbols", "AAA,NOPE", "--duration", "4", *urls)
+        result = command_line.run(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "NOPE" in result.stderr
+    assert lines(command_line.run("query", "AAA", "--format", "jsonl"))
+    (gap, *_) = lines(command_line.run("gaps", "NOPE", "--format", "jsonl"))
+    assert gap["reason"] == "unknown_symbol"
+
+
+def test_python_m_obframe_and_the_script_are_the_same(command_line: CommandLine) -> None:
+    script = Path(sys.executable).with_name("obframe")
+    result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == command_line.run("--version").stdout
+
+
+@pytest.mark.slow
+def test_the_demo_shows_what_it_recorded(command_line: CommandLine) -> None:
+    result = command_line.run("demo", "--seconds", "10")
+    assert result.returncode == 0, result.stderr
+    for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "sequence", "a row", "obframe-demo-data"):
+        assert part in result.stdout
+    (command,) = [line for line in result.stdout.splitlines() if " query " in line]
+    arguments = command.split(" query ")[1].split()
+    assert len(lines(command_line.run("query", *arguments, "--format", "jsonl"))) >= 8
+    again = command_line.run("demo", "--seconds", "3", "--symbols", "BTCUSDT")
+    assert again.returncode == 0, again.stderr
+    gaps = lines(command_line.run("gaps", *arguments[:1], *arguments[3:], "--format", "jsonl"))
+    assert "process_down" in {gap["reason"] for gap in gaps}
