@@ -1171,6 +1171,13 @@ cdef int64_t check_id(str symbol, str field, object value, int64_t least) except
     return value
 
 
+cdef int64_t check_int64(str name, object value) except? -7:
+    """Take an int from Python; a float would be cut without a word."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    return value
+
+
 cdef int take_text(
     object text, str symbol, str side, Py_ssize_t index, int part, u128 *mantissa, int *decimals
 ) except -1:
@@ -1274,7 +1281,7 @@ cdef class DepthUpdate:
     cdef Changes _asks
     cdef int _scale
     cdef bint _made
-    cdef public long long received_ns  # of the receiver's own clock; 0 when not set
+    cdef int64_t _received
 
     def __cinit__(self):
         self._symbol = ""
@@ -1357,6 +1364,15 @@ cdef class DepthUpdate:
     def event_time_ms(self):
         """The venue's time, Unix milliseconds; 0 when unknown."""
         return self._time
+
+    @property
+    def received_ns(self):
+        """When the message came in, nanoseconds of the receiver's own clock; 0 until set."""
+        return self._received
+
+    @received_ns.setter
+    def received_ns(self, value):
+        self._received = check_int64("received_ns", value)
 
     @property
     def bids(self):
@@ -2082,7 +2098,7 @@ cdef class OrderBook:
             )
         return levels
 
-    def snapshot(self, int64_t timestamp, depth=20):
+    def snapshot(self, timestamp, depth=20):
         """Take the best levels as a row.
 
         Args:
@@ -2094,6 +2110,7 @@ cdef class OrderBook:
 
         Cost: one pass from the arrays to the packed bytes, no string is made.
         """
+        cdef int64_t second = check_int64("timestamp", timestamp)
         cdef Py_ssize_t levels = check_depth(depth)
         cdef Py_ssize_t bids = min(levels, self._bids.count)
         cdef Py_ssize_t asks = min(levels, self._asks.count)
@@ -2115,14 +2132,14 @@ cdef class OrderBook:
             snapshot._asks_at = p - target
             p = write_side(p, &self._asks, asks, self._scale, UINT64_MAX)
             p = write_uint(p, <uint64_t>self._update_id)
-            p = write_int(p, timestamp)
+            p = write_int(p, second)
             snapshot._packed = PyBytes_FromStringAndSize(<const char *>target, p - target)
         finally:
             if target != near:
                 PyMem_RawFree(target)
         snapshot._symbol = self._symbol
         snapshot._update_id = <uint64_t>self._update_id
-        snapshot._timestamp = timestamp
+        snapshot._timestamp = second
         snapshot._bid_count = bids
         snapshot._ask_count = asks
         snapshot._made = True
@@ -2549,11 +2566,10 @@ cdef class Snapshot:
         cdef uint64_t last
         cdef int64_t second
         check_fresh(self, self._made)
-        for value in (update_id, timestamp):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"an id or timestamp must be an int, not {type(value).__name__}")
+        if isinstance(update_id, bool) or not isinstance(update_id, int):
+            raise TypeError(f"update_id must be an int, not {type(update_id).__name__}")
         last = update_id
-        second = timestamp
+        second = check_int64("timestamp", timestamp)
         add_row_levels(packed, bids, symbol, "bids")
         add_row_levels(packed, asks, symbol, "asks")
         p = write_uint(tail, last)
