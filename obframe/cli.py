@@ -132,12 +132,14 @@ def run(
         Literal["debug", "info", "warning", "error"],
         typer.Option("--log-level", help="What to log to standard error."),
     ] = "info",
+    output: Annotated[FormatName, typer.Option("--format", help="How to print the end.")] = "table",
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
+    from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
     choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
-    raise typer.Exit(record(choice, duration, log_level))
+    raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 
 @app.command()

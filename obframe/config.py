@@ -209,6 +209,10 @@ class _Reader:
 
     def _make(self, section: str, kind: type[Any]) -> Any:
         given = self._given[section]
+        try:
+            return kind(**{key: one.value for key, one in given.items()})
+        except ValueError as error:
+            whole = error
         refused = False
         for key, one in given.items():
             # Each value alone against the defaults, so that no refusal hides another.
@@ -217,14 +221,10 @@ class _Reader:
             except ValueError as error:
                 refused = True
                 self._problem(one.where(), f"{section}.{key}", str(error))
-        if refused:
-            return None
-        try:
-            return kind(**{key: one.value for key, one in given.items()})
-        except ValueError as error:
+        if not refused:  # the values are good one by one, but do not go together
             where = ", ".join(dict.fromkeys(one.where() for one in given.values()))
-            self._problem(where or "defaults", section, str(error))
-            return None
+            self._problem(where or "defaults", section, str(whole))
+        return None
 
     def _problem(self, where: str, key: str, message: str) -> None:
         self._problems.append(Problem(where, key, message))

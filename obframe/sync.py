@@ -173,8 +173,8 @@ class BookSynchronizer:
 
     __slots__ = (
         "_attempts", "_book", "_crossed_since", "_limits", "_live_since", "_open_since", "_proof",
-        "_random", "_refresh", "_refresh_after", "_relapses", "_snapshot_due", "_stream_open", "cause",
-        "counters", "detail", "epoch", "events", "instrument", "state",
+        "_random", "_refresh", "_refresh_after", "_relapses", "_snapshot_due", "_stream_open",
+        "cause", "counters", "detail", "epoch", "events", "instrument", "state",
     )  # fmt: skip
 
     def __init__(

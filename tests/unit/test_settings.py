@@ -341,3 +341,19 @@ def test_help_tells_type_default_and_purpose_of_each_field() -> None:
     assert described["verify"].default == "true"
     symbols = describe(StaticSettings)[0]
     assert (symbols.type, symbols.default) == ("list of text", '["BTCUSDT", "ETHUSDT"]')
+
+
+def test_values_that_only_go_together_are_judged_together() -> None:
+    @dataclass(frozen=True)
+    class Pair:
+        low: int = 5
+        high: int = 30
+
+        def __post_init__(self) -> None:
+            if self.low > self.high:
+                raise ValueError(f"low is {self.low}, above high {self.high}")
+
+    good = load_settings({"pair": Pair}, assignments=["pair.high=2", "pair.low=1"])
+    assert good.providers["pair"] == Pair(1, 2)
+    with pytest.raises(ConfigError, match="low is 7, above high 6"):
+        load_settings({"pair": Pair}, assignments=["pair.high=6", "pair.low=7"])
