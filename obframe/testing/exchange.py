@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import time
 from collections.abc import Callable, Collection
@@ -26,6 +27,8 @@ from obframe.testing.exchange_simulation import SimulationSource
 from obframe.testing.exchange_socket import Connection, frame
 
 __all__ = ["FAULTS", "Exchange", "ExchangeOptions", "ExchangeStats", "Fired", "serve"]
+
+_log = logging.getLogger(__name__)
 
 _COALESCE_SECONDS = 0.004
 """Least sleep: what falls due in it goes out in one write, and wake-ups stay few."""
@@ -102,7 +105,8 @@ class Exchange:
     async def __aexit__(self, *exc_info: object) -> None:
         if self._pump_task:
             self._pump_task.cancel()
-            await asyncio.wait({self._pump_task})
+            with contextlib.suppress(asyncio.CancelledError, ValueError):
+                await self._pump_task
         await self._sockets.stop(self._runner.cleanup)
         if self.journal:
             self.journal.flush()
@@ -223,6 +227,9 @@ class Exchange:
                 if batch % 32 == 0:
                     self._sockets.flush()
                     await (asyncio.sleep(0) if self.source.paced else self._sockets.drain())
+        except ValueError:
+            _log.exception("the venue's market stands still")
+            raise
         finally:
             self._sockets.flush()
             self.finished.set()

@@ -182,21 +182,25 @@ class CaptureSource:
             key=lambda line: line[:2],
         )
         self._order = tracks
-        self._next = next(self._lines, None)
-        self._start = self._next[0] if self._next else 0
+        self._next: tuple[int, int, str, bytes] | None = None
+        self._start: int | None = None
 
     def due(self) -> float | None:
         """Return the seconds from the start to the next message; None at the end."""
+        # Not read ahead of time: what lies before a damaged line is still sent.
+        self._next = self._next or next(self._lines, None)
         if self._next is None:
             return None
+        if self._start is None:
+            self._start = self._next[0]
         return (self._next[0] - self._start) / 1e9 / self._speed if self.paced else 0.0
 
     def advance(self) -> Event | None:
         """Take the next message, and apply it to the symbol's book."""
-        if self._next is None:
+        if self.due() is None or self._next is None:
             return None
         _, order, stream, data = self._next
-        self._next = next(self._lines, None)
+        self._next = None
         return self._order[order].apply(stream, data)
 
     def depth(self, symbol: str, limit: int | None = None) -> Depth:

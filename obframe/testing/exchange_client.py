@@ -70,7 +70,7 @@ async def get(venue: Exchange, path: str) -> tuple[int, Any, Any]:
 async def until(condition: Callable[[], object]) -> None:
     """Wait for a condition."""
     async with asyncio.timeout(PATIENCE):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (the condition may be anything)
             await asyncio.sleep(0.005)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import deque
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 _DRAIN_BYTES = 256 * 1024
 _ARRIVAL_SECONDS = 300.0
+_HANDSHAKE_SECONDS = 2.0
 STALL_SECONDS = 10.0
 
 
@@ -91,6 +93,8 @@ class Sockets:
         self._dirty: dict[Connection, None] = {}
         self._arrivals: deque[float] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._deserted = asyncio.Event()
+        self._deserted.set()
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the market."""
@@ -131,6 +135,9 @@ class Sockets:
         for connection in list(self._connections):
             if connection.hole:
                 connection.reset()
+        # While the server is being released it reads no more, so no handshake would end.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._deserted.wait(), _HANDSHAKE_SECONDS)
         await release()
         for task in list(self._tasks):
             task.cancel()
@@ -184,7 +191,11 @@ class Sockets:
         text = request.match_info.get("streams") or request.query.get("streams", "")
         names = [name for name in text.split("/") if name]
         websocket = web.WebSocketResponse(
-            timeout=2.0, autoping=False, autoclose=False, compress=False, max_msg_size=2**18
+            timeout=_HANDSHAKE_SECONDS,
+            autoping=False,
+            autoclose=False,
+            compress=False,
+            max_msg_size=2**18,
         )
         await websocket.prepare(request)
         transport = request.transport
@@ -201,6 +212,7 @@ class Sockets:
         self.stats.connections += 1
         self.stats.clients += 1
         self._connections[connection] = None
+        self._deserted.clear()
         attendant = self.spawn(self._attend(connection))
         try:
             self._welcome(connection)
@@ -213,6 +225,8 @@ class Sockets:
             self._forget(connection)
             self._connections.pop(connection, None)
             self.stats.clients -= 1
+            if not self._connections:
+                self._deserted.set()
         return websocket
 
     def _welcome(self, connection: Connection) -> None:

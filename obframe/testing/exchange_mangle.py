@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from obframe.testing.exchange_faults import Fault
-from obframe.testing.exchange_market import Depth, Event, Levels
+from obframe.testing.exchange_market import Depth, Event
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
@@ -92,7 +92,7 @@ def delete_all(data: bytes, side: str, book: Depth) -> bytes:
     message = json.loads(data)
     for name, key, levels in (("bids", "b", book.bids), ("asks", "a", book.asks)):
         if side in (name, "both"):
-            touched: Levels = [*message[key], *levels]
+            touched = [*message[key], *levels]
             message[key] = [[price, _zero(quantity)] for price, quantity in touched]
     return _encode(message)
 
@@ -139,14 +139,13 @@ def merge(events: list[Event], futures: bool) -> Event:
     bids: dict[str, str] = {}
     asks: dict[str, str] = {}
     for event in events:
-        bids.update((level[0], level[1]) for level in event.bids)
-        asks.update((level[0], level[1]) for level in event.asks)
+        bids.update(event.bids)
+        asks.update(event.asks)
     message = json.loads(last.data)
     message["U"] = first.first
     if futures:
         message["pu"] = first.prev
-    message["b"] = [[price, quantity] for price, quantity in bids.items()]
-    message["a"] = [[price, quantity] for price, quantity in asks.items()]
+    message["b"], message["a"] = list(bids.items()), list(asks.items())
     return Event(
         symbol=last.symbol,
         stream=last.stream,
@@ -156,6 +155,6 @@ def merge(events: list[Event], futures: bool) -> Event:
         last=last.last,
         prev=first.prev,
         time_ms=last.time_ms,
-        bids=message["b"],
-        asks=message["a"],
+        bids=list(bids.items()),
+        asks=list(asks.items()),
     )

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-Levels: TypeAlias = Sequence[Sequence[str]]
-"""``[price, quantity]`` texts, best first unless said otherwise."""
+Levels: TypeAlias = Sequence[tuple[str, str]]
+"""``(price, quantity)`` texts, best first unless said otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,6 +186,8 @@ class Connection:
         while self._slices and not self._transport.is_closing():
             data, size = self._slices[0]
             for start in range(0, len(data), size):
+                if self._transport.is_closing():
+                    break
                 self._transport.write(data[start : start + size])
                 # The peer gets its turn between two slices, or it would see them as one.
                 await asyncio.sleep(0)

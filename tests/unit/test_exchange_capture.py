@@ -1,4 +1,4 @@
-"""Captures replayed by the venue: the bytes as they were, the book as it was, the clock as asked."""
+"""Captures replayed by the venue: the bytes as they were, the book and the clock as well."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def diff(first: int, last: int, bids: list[list[str]], prev: int | None = None) 
     return head | ids | {"b": bids, "a": []}
 
 
-def write(path: Path, lines: list[tuple[int, object]]) -> Path:
+def write(path: Path, lines: Sequence[tuple[int, object]]) -> Path:
     text = "".join(
         f"{stamp} {json.dumps(message, separators=(',', ':'))}\n" for stamp, message in lines
     )
@@ -199,12 +200,14 @@ async def test_speed_is_times_real_time(tmp_path: Path) -> None:
 
 async def test_at_end_idle_and_close(tmp_path: Path) -> None:
     capture = toy(tmp_path / "a.gz")
-    async with running(captures=(capture,), speed=0.0, at_end="idle") as venue:
-        async with connected(venue, "/ws/toyusdt@depth") as socket:
-            await collect(socket, 4)
-            await asyncio.wait_for(venue.finished.wait(), PATIENCE)
-            answer = await ask(socket, {"method": "LIST_SUBSCRIPTIONS", "id": 1})
-            assert answer["result"] == ["toyusdt@depth"]
+    async with (
+        running(captures=(capture,), speed=0.0, at_end="idle") as venue,
+        connected(venue, "/ws/toyusdt@depth") as socket,
+    ):
+        await collect(socket, 4)
+        await asyncio.wait_for(venue.finished.wait(), PATIENCE)
+        answer = await ask(socket, {"method": "LIST_SUBSCRIPTIONS", "id": 1})
+        assert answer["result"] == ["toyusdt@depth"]
     async with running(captures=(capture,), speed=0.0, at_end="close") as venue:
         async with connected(venue, "/ws/toyusdt@depth") as socket:
             await collect(socket, 4)
@@ -226,14 +229,12 @@ async def test_two_symbols_share_one_clock(tmp_path: Path) -> None:
     assert [event["s"][:3] for event in events] == ["TOY", "TOY", "TWO", "TOY", "TOY"]
 
 
-@pytest.mark.parametrize("fault", ["cut", "no gzip", "line", "no snapshot", "no depth", "mixed"])
+@pytest.mark.parametrize("fault", ["no gzip", "line", "no snapshot", "no depth", "mixed"])
 async def test_unusable_captures_are_named(tmp_path: Path, fault: str) -> None:
     path = tmp_path / "bad.gz"
     paths: tuple[Path, ...] = (path,)
-    good = toy(tmp_path / "good.gz").read_bytes()
+    toy(tmp_path / "good.gz")
     match fault:
-        case "cut":
-            path.write_bytes(good[:-20])
         case "no gzip":
             path.write_bytes(b"1 {}\n")
         case "line":
@@ -246,9 +247,21 @@ async def test_unusable_captures_are_named(tmp_path: Path, fault: str) -> None:
             lines = [(1, SNAPSHOT), (2, wrapped(diff(1, 2, [], 0) | {"s": "X"}, "x@depth"))]
             paths = (write(path, lines), tmp_path / "good.gz")
     with pytest.raises(ValueError, match=r"bad\.gz|one venue is one market"):
-        async with Exchange(ExchangeOptions(captures=paths, speed=0.0)) as venue:
-            async with connected(venue, "/ws/toyusdt@depth"):
+        Exchange(ExchangeOptions(captures=paths, speed=0.0))
+
+
+@pytest.mark.parametrize("damage", ["line", "cut"])
+async def test_damage_further_on_ends_the_replay_with_its_name(tmp_path: Path, damage: str) -> None:
+    path = toy(tmp_path / "bad.gz")
+    more = gzip.compress(b"9000000000 what is this\n" * 100)
+    path.write_bytes(path.read_bytes() + (more if damage == "line" else more[:12]))
+    words = {"line": r"bad\.gz:7: not '<ns> <message>'", "cut": r"bad\.gz: .* after line 6"}
+    async with running(captures=(path,), speed=0.0) as venue:
+        async with connected(venue, "/ws/toyusdt@depth") as socket:
+            await collect(socket, 4)
+            with pytest.raises(ValueError, match=words[damage]):
                 await asyncio.wait_for(venue.wait_finished(), PATIENCE)
+        assert (await get(venue, "/api/v3/ping"))[0] == 200
 
 
 async def test_a_market_that_the_captures_are_not_is_refused(tmp_path: Path) -> None:
@@ -285,5 +298,5 @@ async def test_journal_is_a_capture_that_replays_to_the_same_book(tmp_path: Path
     assert replayed.last_update_id == truth.last_update_id
     assert replayed.bids == truth.bids
     assert replayed.asks == truth.asks
-    with pytest.raises(ValueError, match="holds \\*.gz files already"):
+    with pytest.raises(ValueError, match="holds"):
         Exchange(ExchangeOptions(**options))
