@@ -51,6 +51,14 @@ class Process:
         wait_until(lambda: text in self.log or self.popen.poll() is not None, timeout)
         assert text in self.log, self.log
 
+    def pause(self, seconds: float) -> None:
+        """Let the process go on for so long; it must not end meanwhile."""
+        try:
+            self.popen.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+        raise AssertionError(f"ended early: {self.log}")
+
     def terminate(self, timeout: float = 20) -> int:
         self.popen.send_signal(signal.SIGTERM)
         return self.wait(timeout)
@@ -126,8 +134,11 @@ class Desk:
         with open_reader(RocksSettings(path=str(path or self.path))) as storage:
             yield storage
 
-    def timeline(self, symbol: str) -> Timeline:
-        with self.store() as storage:
+    def until(self, condition: Callable[[], Any], timeout: float) -> None:
+        wait_until(condition, timeout)
+
+    def timeline(self, symbol: str, path: Path | None = None) -> Timeline:
+        with self.store(path) as storage:
             rows = [
                 record.timestamp for record in storage.scan(symbol, MIN_TIMESTAMP, MAX_TIMESTAMP)
             ]
