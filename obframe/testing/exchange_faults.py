@@ -264,10 +264,6 @@ class FaultPlan:
             if armed.fault.scope is scope and self._strikes(armed, scope, key, symbol)
         ]
 
-    def count(self, scope: Scope, key: str = "") -> int:
-        """Return how many of ``scope`` there were under ``key``."""
-        return self._counts[scope, key]
-
     def _strikes(self, armed: _Armed, scope: Scope, key: str, symbol: str) -> bool:
         if armed.fault.symbol:
             if armed.fault.symbol != symbol:

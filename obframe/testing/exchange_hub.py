@@ -262,9 +262,8 @@ class Sockets:
                 self.wanted.set()
 
     def _forget(self, connection: Connection) -> None:
-        if not connection.hole:
-            for name in connection.subscriptions.streams:
-                self._audiences.get(name, {}).pop(connection, None)
+        for name in connection.subscriptions.streams:
+            self._audiences.get(name, {}).pop(connection, None)
         self._dirty.pop(connection, None)
 
     async def _attend(self, connection: Connection) -> None:

@@ -82,7 +82,7 @@ def withdraw(data: bytes, price: str, book: Depth) -> bytes:
     message = json.loads(data)
     if all(level[0] != price for level in message["b"]):
         true = next((level for level in book.bids if level[0] == price), None)
-        pattern = (book.bids or book.asks or [["0", "0"]])[0][1]
+        pattern = (book.bids or book.asks or [("0", "0")])[0][1]
         message["b"].append([price, true[1] if true else _zero(pattern)])
     return _encode(message)
 
