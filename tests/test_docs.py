@@ -1,0 +1,254 @@
+"""The pages are true: commands run, code works, links lead somewhere, tables are the code's."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias
+
+import pytest
+
+from obframe import Gap, GapReason
+from obframe.config import load_settings
+from obframe.registry import load
+from obframe.vetting import SINK, check_protocol
+
+CommandLine: TypeAlias = Any
+Eventually: TypeAlias = Callable[[Callable[[], bool], str], None]
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the fenced blocks of a language."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    lines = (line for block in blocks(page, "sh") for line in block.splitlines())
+    return [line for line in lines if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_those_of_the_code(page: Path, tables: ModuleType) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text == tables.rewrite(text), "run `make docs`"
+
+
+def test_the_pages_have_their_tables() -> None:
+    for name, part in (("settings", "settings"), ("hooks", "hooks"), ("exchange", "faults")):
+        text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"<!-- part: {part} -->" in text
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if link.startswith("https://"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_reached_from_the_index() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert page.name == "index.md" or f"{page.name})" in text, f"nothing links {page.name}"
+
+
+def test_every_cause_of_a_gap_is_explained() -> None:
+    text = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE))
+    second = 1_700_000_000
+    assert table == {str(reason): Gap("X", second, second, reason).origin for reason in GapReason}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_toml_and_json_are_well_formed(page: Path) -> None:
+    for block in blocks(page, "toml"):
+        tomllib.loads(block)
+    for block in blocks(page, "json"):
+        for line in block.splitlines():
+            json.loads(line)
+
+
+def test_the_sample_settings_are_accepted(tmp_path: Path) -> None:
+    registry = load(["static", "binance", "rocksdb"], kinds=[])
+    (block,) = blocks(ROOT / "docs" / "settings.md", "toml")
+    path = tmp_path / "obframe.toml"
+    path.write_text(block)
+    settings = load_settings(registry.sections(), config=path)
+    assert settings.retention.max_age == 30 * 86400
+
+
+def test_the_sample_mistakes_are_told_in_these_words(command_line: CommandLine) -> None:
+    (command_line.folder / "obframe.toml").write_text('[rocksdb]\npth = "x"\n')
+    result = command_line.run("run", environ={"OBFRAME_RECORDER_QUEUE_ROWS": "many"})
+    (shown,) = [
+        block for block in blocks(ROOT / "docs" / "settings.md", "text") if "mistakes" in block
+    ]
+    assert result.stderr == shown
+
+
+async def test_the_sample_plugin_works(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = ROOT / "docs" / "hooks.md"
+    (source,) = [block for block in blocks(page, "python") if "hookimpl" in block]
+    (entry,) = [block for block in blocks(page, "toml") if "entry-points" in block]
+    ((name, module),) = tomllib.loads(entry)["project"]["entry-points"]["obframe.plugins"].items()
+    folder = command_line.folder
+    package = folder / module.split(".")[0]
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (folder / f"{module.replace('.', '/')}.py").write_text(source)
+    info = folder / "sample-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[obframe.plugins]\n{name} = {module}\n")
+    monkeypatch.syspath_prepend(folder)
+    (provider,) = load([name], kinds=[]).providers(SINK)
+    async with provider.open(provider.settings(path=str(folder / "checked"))) as sink:
+        check_protocol(sink, SINK, name)
+    command_line.environ["PYTHONPATH"] = str(folder)
+    with command_line.venue("--symbols", "AAA") as urls:
+        options = ("--plugins", f"rocksdb,{name}", "--symbols", "AAA", "--duration", "3")
+        result = command_line.run("run", *options, *urls)
+    assert result.returncode == 0, result.stderr
+    written = (folder / "best.txt").read_text().splitlines()
+    stored = command_line.run("query", "AAA", "--format", "jsonl").stdout.splitlines()
+    expected = []
+    for row in map(json.loads, stored):
+        expected.append(f"{row['timestamp']} AAA {row['bids'][0][0]} {row['asks'][0][0]}")
+    assert written == expected
+    assert expected
+
+
+def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for line in commands(page):
+            program, *arguments = shlex.split(line, comments=True)
+            match program:
+                case "make":
+                    assert set(arguments) <= targets, line
+                case "pip":
+                    assert arguments == ["install", "."], line  # tests/test_wheel.py does this
+                case "obframe":
+                    command, *_ = arguments
+                    known = command_line.run(command, "--help").stdout
+                    for option in re.findall(r"--[\w-]+", line):
+                        assert option in known, f"{page.name}: {line}"
+                case _:
+                    pytest.fail(f"{page.name}: nothing tests {line!r}")
+
+
+def start_and_stop(
+    command_line: CommandLine, line: str, is_ready: Callable[[], bool], eventually: Eventually
+) -> None:
+    """Run a command that goes on for ever, until it is ready, then end it as Ctrl-C does."""
+    _, *arguments = shlex.split(line)
+    with command_line.start(*arguments) as process:
+        eventually(is_ready, line)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/querying.md", "docs/recording.md"])
+def test_the_commands_of_the_page_run(
+    name: str, command_line: CommandLine, eventually: Eventually
+) -> None:
+    """Each page's commands in order, in an empty folder, with a venue where Binance would be."""
+    lines = [line for line in commands(ROOT / name) if line.startswith("obframe ")]
+    assert lines
+    with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
+        for url in urls:
+            key, _, value = url.removeprefix("--set=").partition("=")
+            command_line.environ["OBFRAME_" + key.replace(".", "_").upper()] = value
+
+        def stored() -> bool:
+            result = command_line.run("query", "ETHUSDT", "--format", "jsonl")
+            return result.stdout.count("\n") > 1
+
+        if not any(line.startswith("obframe run") for line in lines):
+            lines.insert(0, "obframe run --duration 3")
+        for line in lines:
+            if line.startswith("obframe exchange"):
+                continue  # test_the_exchange_page_runs does
+            if line.startswith("obframe run") and "--duration" not in line:
+                start_and_stop(command_line, line, stored, eventually)
+                continue
+            _, *arguments = shlex.split(line)
+            result = command_line.run(*arguments)
+            assert result.returncode == 0, f"{line}: {result.stderr}"
+            assert result.stdout or "gaps" in line or "run" in line, line
+
+
+@pytest.mark.slow
+def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> None:
+    exchange, run = (line for line in commands(ROOT / "docs" / "exchange.md"))
+    exchange, run = (line.replace("9000", str(unused_port)) for line in (exchange, run))
+    with command_line.start(*shlex.split(exchange)[1:]) as process:
+        assert process.stdout is not None
+        printed = [process.stdout.readline() for _ in range(3)]
+        told = printed[2].strip()
+        assert run.startswith(told), printed
+        result = command_line.run(*shlex.split(run)[1:])
+    assert result.returncode == 0, result.stderr
+    assert command_line.run("query", "BTCUSDT", "--format", "jsonl").stdout.count("\n") >= 8
+
+
+@pytest.mark.slow
+def test_the_python_of_the_querying_page_runs(command_line: CommandLine) -> None:
+    with command_line.venue("--symbols", "BTCUSDT") as urls:
+        result = command_line.run("run", "--symbols", "BTCUSDT", "--duration", "3", *urls)
+        assert result.returncode == 0, result.stderr
+    (source,) = blocks(ROOT / "docs" / "querying.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        capture_output=True,
+        text=True,
+        cwd=command_line.folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 3
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
