@@ -48,9 +48,10 @@ lint: $(VENV)/.stamp-built
 	$(BIN)/python -m mypy.stubtest obframe._core --mypy-config-file pyproject.toml
 
 bench: $(VENV)/.stamp-built
-	$(BIN)/python -m pytest benchmarks --benchmark-disable-gc --benchmark-warmup=on
+	$(BIN)/python -m pytest benchmarks
 
 docs: $(VENV)/.stamp-built
+	$(BIN)/python docs/tables.py
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_hooks.py
 
 build: $(VENV)/.stamp-built
