@@ -96,6 +96,7 @@ class Context:
         self.emit = emit
         self.halted: set[str] = set()
         self._connections = connections
+        self._connections_held_until = 0.0
         self._logged_kinds: set[str] = set()
         self._open: dict[str, int] = {}
         self._openings = itertools.count(1)
@@ -161,10 +162,17 @@ class Context:
             await asyncio.shield(waiter)
         return opening
 
+    def hold_connections(self, seconds: float) -> None:
+        """Open no connection for a while: the venue turned this address away."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._connections_held_until = max(self._connections_held_until, until)
+
     async def permit_connection(self) -> None:
         """Wait until the venue's limit on new connections leaves room for one, and take it."""
         loop = asyncio.get_running_loop()
         told = False
+        while (held := self._connections_held_until - loop.time()) > 0:
+            await asyncio.sleep(held)
         while (delay := self._connections.delay(1, loop.time())) > 0:
             if not told:
                 told = True

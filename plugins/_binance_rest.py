@@ -185,7 +185,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     async for part in response.content.iter_any():
         size += len(part)
         if size > _MOST_BODY_BYTES:
-            raise RestError(f"{response.url.path} answered with more than 64 MiB", response.status)
+            raise RestError(f"{response.url} answered with more than 64 MiB", response.status)
         parts.append(part)
     return b"".join(parts)
 

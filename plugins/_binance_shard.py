@@ -153,6 +153,7 @@ class Shard:
 
     def _lose(self, connection: Connection, instruments: Collection[Instrument]) -> None:
         lost = self._lost = connection.task.result()
+        self._context.hold_connections(lost.retry_after)
         self._settle_failures(connection)
         self._announced.difference_update([item.symbol for item in instruments])
         self._context.tell(StreamEvent.DISCONNECTED, instruments, lost.reason, str(lost))
@@ -204,6 +205,7 @@ class Shard:
             lost = new.task.result()
             why = str(lost)
             delay = max(delay, lost.retry_after)
+            self._context.hold_connections(lost.retry_after)
         self._drop(new)
         old.deliver = self._context.emit
         self._context.counters.handovers_failed += 1
@@ -238,7 +240,7 @@ class Shard:
         elif new.silent and not old.silent:
             self.fell_silent(new, "the new connection carries no data")
         new.deliver = context.emit
-        for symbol in self.instruments:
+        for symbol in list(self.instruments):
             for update in handover.release(symbol):
                 context.emit(update)
 

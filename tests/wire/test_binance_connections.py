@@ -461,6 +461,26 @@ async def test_row_33_a_stream_host_that_turns_us_away_is_left_alone_for_long(
     assert "next try in 120.0 s" in caplog.text or "next try in 30.0 s" in caplog.text
 
 
+async def test_row_32_a_refusal_of_one_connection_holds_back_all_new_ones(wire: Any) -> None:
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+
+    def refuse_first(*args: Any) -> Response | None:
+        times.append(loop.time())
+        if len(times) > 1:
+            return None
+        return Response(429, "Too Many Requests", Headers({"Retry-After": "1"}), b"")
+
+    wire.venue.on_handshake = refuse_first
+    wire.venue.statuses = {"AUSDT": "TRADING", "BUSDT": "TRADING"}
+    async with wire.run("AUSDT", streams_per_connection=1) as feed:
+        await wire.sink.until("AUSDT", DISCONNECTED)
+        feed.subscribe([Instrument("BUSDT")])
+        await wire.sink.until("BUSDT", SUBSCRIBED)
+        await wire.sink.until("AUSDT", SUBSCRIBED)
+    assert min(times[1:]) - times[0] >= 0.99
+
+
 async def test_row_56_a_fault_behind_emit_hits_its_own_connection_only(wire: Any) -> None:
     def fail(event: Any) -> None:
         if getattr(event, "symbol", "") == "BADUSDT":

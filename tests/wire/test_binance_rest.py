@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import re
+import zlib
 from typing import Any
 
 import pytest
@@ -219,6 +220,26 @@ async def test_row_34_trouble_is_retried_and_never_taken_for_a_book(
     assert len(told) == 1, "once for this trouble"
     assert told[0].reason is GapReason.SNAPSHOT
     assert told[0].detail.isprintable()
+
+
+async def test_row_19_a_compressed_answer_that_swells_is_given_up_early(
+    wire: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(80)) + packer.flush()
+
+    async def swell(request: web.Request) -> web.Response:
+        if len(wire.venue.asked_depth()) > 1:
+            return web.json_response(wire.book(5))
+        return web.Response(body=bomb, headers={"Content-Encoding": "gzip"})
+
+    wire.venue.depth = swell
+    async with wire.run("BTCUSDT") as feed:
+        await wire.venue.subscribed(0)
+        feed.request_snapshot(Instrument("BTCUSDT"))
+        await wire.eventually(lambda: wire.sink.snapshots("BTCUSDT"), "the snapshot")
+    assert len(bomb) < 1 << 20
+    assert "more than 64 MiB" in wire.sink.told("BTCUSDT", SNAPSHOT_FAILED)[0].detail
 
 
 async def test_row_34_one_slow_or_failing_symbol_does_not_hold_up_the_others(wire: Any) -> None:
