@@ -171,19 +171,21 @@ class Context:
         """Wait until the venue's limit on new connections leaves room for one, and take it."""
         loop = asyncio.get_running_loop()
         told = False
-        while (held := self._connections_held_until - loop.time()) > 0:
-            await asyncio.sleep(held)
-        while (delay := self._connections.delay(1, loop.time())) > 0:
-            if not told:
+        while True:
+            now = loop.time()
+            held, full = self._connections_held_until - now, self._connections.delay(1, now)
+            if held <= 0 and full <= 0:
+                break
+            if full > 0 and not told:
                 told = True
                 logger.warning(
                     "%d connections were opened within %g s, the most the venue allows: "
                     "waiting %.1f s",
                     self._connections.limit,
                     self._connections.period,
-                    delay,
+                    full,
                 )
-            await asyncio.sleep(delay)
+            await asyncio.sleep(max(held, full))
         self._connections.spend(1, loop.time())
         self.counters.connections += 1
 
