@@ -14,8 +14,10 @@ def _encode(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _zero(quantity: str) -> str:
-    return "".join("0" if character.isdigit() else character for character in quantity)
+def write_zero(quantity: str) -> str:
+    """Write zero with the decimals of another quantity, as the venue deletes a level."""
+    _, point, decimals = quantity.partition(".")
+    return "0" + point + "0" * len(decimals)
 
 
 def _first_level(message: dict[str, Any]) -> list[str] | None:
@@ -83,7 +85,7 @@ def withdraw(data: bytes, price: str, book: Depth) -> bytes:
     if all(level[0] != price for level in message["b"]):
         true = next((level for level in book.bids if level[0] == price), None)
         pattern = (book.bids or book.asks or [("0", "0")])[0][1]
-        message["b"].append([price, true[1] if true else _zero(pattern)])
+        message["b"].append([price, true[1] if true else write_zero(pattern)])
     return _encode(message)
 
 
@@ -93,7 +95,7 @@ def delete_all(data: bytes, side: str, book: Depth) -> bytes:
     for name, key, levels in (("bids", "b", book.bids), ("asks", "a", book.asks)):
         if side in (name, "both"):
             touched = [*message[key], *levels]
-            message[key] = [[price, _zero(quantity)] for price, quantity in touched]
+            message[key] = [[price, write_zero(quantity)] for price, quantity in touched]
     return _encode(message)
 
 

@@ -27,6 +27,7 @@ from obframe.testing.exchange_client import (
     until,
 )
 from obframe.testing.exchange_faults import FaultPlan, Scope, parse_fault
+from obframe.testing.exchange_mangle import write_zero
 from obframe.testing.reference import ReferenceBook
 
 STREAM = "/ws/btcusdt@depth@100ms"
@@ -488,3 +489,10 @@ def test_reference_agrees_that_a_repeated_level_ends_true() -> None:
     book = ReferenceBook()
     book.load(1, [("1.0", "71.0"), ("1.0", "1.0")], [])
     assert book.bids() == [("1.0", "1.0")]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "zero"), [("12.50000000", "0.00000000"), ("107", "0"), ("0.5", "0.0")]
+)
+def test_a_deletion_is_a_plain_decimal_zero(quantity: str, zero: str) -> None:
+    assert write_zero(quantity) == zero

@@ -521,3 +521,25 @@ async def test_a_symbol_source_that_fails_at_once_ends_the_run_with_its_reason()
     recorder = Recorder(feed=ScriptedFeed(), storage=MemoryStorage(), symbol_source=NoSymbols())
     with pytest.raises(Exception, match="the list is gone"):
         await recorder.run()
+
+
+async def test_row_38_a_row_whose_label_is_far_from_the_clock_is_refused() -> None:
+    desk = Desk("BTCUSDT")
+    tick = desk.recorder.books.tick
+
+    def late(now: float) -> None:
+        """The wall clock jumps between the tick and the sampling."""
+        tick(now)
+        if int(desk.clock.time()) == START + 3:
+            desk.clock.step(20)
+
+    desk.recorder.books.tick = late  # type: ignore[method-assign]
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(6)
+    assert desk.rows("BTCUSDT") == [1, 2]
+    gaps = desk.gaps("BTCUSDT")
+    assert {reason for _, _, reason in gaps} == {"clock_step"}
+    lost = [second for a, b, _ in gaps for second in range(a, b + 1)]
+    assert lost == list(range(3, lost[-1] + 1))
+    assert lost[-1] >= 23
