@@ -57,6 +57,8 @@ class SyncLimits:
         first_update_wait: Seconds an open stream may be silent before a snapshot is asked for.
         crossed_after: Seconds a book may stay crossed or locked before it is proven anew.
         refresh_every: Least seconds between two snapshots that widen a live book's coverage.
+        catch_up_after: Seconds in which nothing but old updates may come before what the book
+            stands at is doubted: the snapshot was far ahead, or the venue's ids began anew.
     """
 
     buffer_updates: int = 5_000
@@ -67,6 +69,7 @@ class SyncLimits:
     first_update_wait: float = 3.0
     crossed_after: float = 3.0
     refresh_every: float = 30.0
+    catch_up_after: float = 10.0
 
 
 class _Overflow(Exception):
@@ -172,8 +175,9 @@ class BookSynchronizer:
     """
 
     __slots__ = (
-        "_attempts", "_book", "_crossed_since", "_limits", "_live_since", "_open_since", "_proof",
-        "_random", "_refresh", "_refresh_after", "_relapses", "_snapshot_due", "_stream_open",
+        "_attempts", "_book", "_crossed_since", "_limits", "_live_since", "_old_seen", "_old_since",
+        "_open_since", "_proof", "_random", "_refresh", "_refresh_after", "_relapses", "_silence",
+        "_snapshot_due", "_stands_at", "_stream_open",
         "cause", "counters", "detail", "epoch", "events", "instrument", "state",
     )  # fmt: skip
 
@@ -203,6 +207,10 @@ class BookSynchronizer:
         self._open_since: float | None = None
         self._live_since: float | None = None
         self._crossed_since: float | None = None
+        self._silence: tuple[GapReason, str] | None = None  # of the stream, whatever the state
+        self._stands_at: int | None = None  # update id at the last tick,
+        self._old_seen = 0  # old updates counted then,
+        self._old_since: float | None = None  # and since when only such have come
 
     @property
     def book(self) -> OrderBook | None:
@@ -218,6 +226,8 @@ class BookSynchronizer:
 
     def receive_update(self, update: DepthUpdate) -> None:
         """Apply the update, keep it, or find that the stream has a gap."""
+        if self._silence is not None:
+            self._end_silence("")
         book = self._book
         if book is not None:
             if update.prev_update_id == book.update_id:
@@ -271,21 +281,24 @@ class BookSynchronizer:
             case StreamEvent.DISCONNECTED:
                 self._stream_open = False
                 self._open_since = None
+                self._silence = None
                 if self.state is not BookState.HALTED:
                     reason = reason or GapReason.DISCONNECTED
                     self._start_over(BookState.RECONNECTING, reason, detail)
             case StreamEvent.SILENT:
+                if self._stream_open:
+                    self._silence = reason or GapReason.SILENT, detail
                 if self.state is BookState.LIVE:
                     self._change(BookState.STALE, reason or GapReason.SILENT, detail)
             case StreamEvent.RESUMED:
-                if self.state is BookState.STALE:
-                    self._change(BookState.LIVE, None, detail)
+                self._end_silence(detail)
             case StreamEvent.INVALID:
                 self.counters["invalid"] += 1
                 if self.state not in (BookState.HALTED, BookState.UNSUBSCRIBED):
                     self.resynchronise(reason or GapReason.INVALID, detail)
             case StreamEvent.SNAPSHOT_FAILED:
-                if self._book is None and self.state is not BookState.HALTED:
+                waits = self._book is None and self._stream_open
+                if waits and self.state is not BookState.HALTED:
                     self._change(self.state, reason or GapReason.SNAPSHOT, detail)
             case StreamEvent.HALTED:
                 self._start_over(BookState.HALTED, reason or GapReason.HALTED, detail)
@@ -313,13 +326,16 @@ class BookSynchronizer:
             now: Seconds of a monotonic clock.
         """
         book = self._book
+        left_behind = self._is_left_behind(now)
         if book is None:
             self._live_since = None
-            if self._stream_open and not self._snapshot_due and not self._proof.streaming:
-                if self._open_since is None:
-                    self._open_since = now
-                elif now - self._open_since >= self._limits.first_update_wait:
-                    self._want_snapshot()
+            if self._stream_open and not self._snapshot_due and self.state is not BookState.HALTED:
+                self._tick_unproven(now, left_behind)
+            return
+        if left_behind:
+            self.counters["sequence"] += 1
+            detail = f"nothing but updates before {book.update_id}, where the book stands"
+            self._start_over(BookState.RESYNCING, GapReason.SEQUENCE, detail)
             return
         if self._live_since is None:
             self._live_since = now
@@ -342,11 +358,49 @@ class BookSynchronizer:
 
     # -- inside ----------------------------------------------------------------------------------
 
+    def _tick_unproven(self, now: float, left_behind: bool) -> None:
+        if left_behind:
+            self._want_snapshot()
+        elif not self._proof.streaming:
+            if self._open_since is None:
+                self._open_since = now
+            elif now - self._open_since >= self._limits.first_update_wait:
+                self._want_snapshot()
+
+    def _is_left_behind(self, now: float) -> bool:
+        """Whether the book, or the snapshot that waits for its update, stands where no one comes.
+
+        One duplicate on a quiet stream is none; old updates that go on coming are.
+        """
+        book = self._book or self._proof.book
+        stands_at = None if book is None else book.update_id
+        old = self.counters["old"]
+        if stands_at is None or stands_at != self._stands_at:
+            self._stands_at, self._old_seen, self._old_since = stands_at, old, None
+            return False
+        if old == self._old_seen:
+            return False
+        self._old_seen = old
+        if self._old_since is None:
+            self._old_since = now
+        if now - self._old_since < self._limits.catch_up_after:
+            return False
+        self._old_since = None
+        return True
+
+    def _end_silence(self, detail: str) -> None:
+        self._silence = None
+        if self.state is BookState.STALE:
+            self._change(BookState.LIVE, None, detail)
+
+    def _refuse_backward(self, update: DepthUpdate) -> None:
+        self.counters["invalid"] += 1
+        detail = f"the update ends at {update.last_update_id}, before it begins"
+        self._start_over(BookState.RESYNCING, GapReason.INVALID, detail)
+
     def _apply(self, book: OrderBook, update: DepthUpdate) -> None:
         if update.last_update_id < update.prev_update_id:
-            self.counters["invalid"] += 1
-            detail = f"the update ends at {update.last_update_id}, before it begins"
-            self._start_over(BookState.RESYNCING, GapReason.INVALID, detail)
+            self._refuse_backward(update)
             return
         try:
             book.apply(update)
@@ -367,6 +421,9 @@ class BookSynchronizer:
                 self._accept(refresh)
 
     def _collect(self, update: DepthUpdate) -> None:
+        if update.last_update_id < update.prev_update_id:
+            self._refuse_backward(update)
+            return
         proof = self._proof
         gaps = self.counters["sequence"]
         try:
@@ -397,7 +454,10 @@ class BookSynchronizer:
         if proof is self._proof:
             self.epoch += 1
             self._proof = self._new_proof()
-            self._change(BookState.LIVE, None, "")
+            if self._silence is None:
+                self._change(BookState.LIVE, None, "")
+            else:
+                self._change(BookState.STALE, *self._silence)
 
     def _new_proof(self) -> _Proof:
         return _Proof(self.instrument.symbol, self._limits, self.counters)

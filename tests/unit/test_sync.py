@@ -401,6 +401,120 @@ def test_quick_failures_wait_longer_and_a_stable_book_forgets_them() -> None:
     assert [request.delay for request in requests(sync)] == [0.0]
 
 
+def test_row_22_a_book_proven_while_the_stream_is_silent_is_stale() -> None:
+    sync = subscribed()
+    sync.receive_update(update(11, 12))
+    sync.receive_status(status(StreamEvent.SILENT, GapReason.SILENT, "no data for 5 s"))
+    sync.receive_snapshot(snapshot(11))
+    assert (sync.state, sync.cause) == (BookState.STALE, GapReason.SILENT)
+    sync.receive_status(status(StreamEvent.RESUMED))
+    assert (sync.state, sync.cause) == (BookState.LIVE, None)
+
+
+def test_row_22_an_update_ends_the_silence_though_nobody_said_so() -> None:
+    sync = live()
+    sync.receive_status(status(StreamEvent.SILENT, GapReason.SILENT))
+    sync.receive_update(update(13, 14))
+    assert (sync.state, sync.cause) == (BookState.LIVE, None)
+
+
+def test_row_22_a_new_stream_is_not_silent() -> None:
+    sync = live()
+    sync.receive_status(status(StreamEvent.SILENT, GapReason.SILENT))
+    sync.receive_status(status(StreamEvent.DISCONNECTED, GapReason.SILENT))
+    sync.receive_status(status(StreamEvent.SUBSCRIBED))
+    sync.receive_update(update(31, 32))
+    sync.receive_snapshot(snapshot(31))
+    assert sync.state is BookState.LIVE
+
+
+def test_row_3_an_update_that_goes_backwards_is_refused_while_synchronising() -> None:
+    sync = subscribed()
+    sync.receive_update(update(11, 12))
+    sync.receive_update(update(5, 6, prev=12, bids=[("100.00", "9")]))
+    assert (sync.state, sync.cause) == (BookState.RESYNCING, GapReason.INVALID)
+    sync.receive_snapshot(snapshot(11))
+    assert sync.book is None
+    sync.receive_update(update(13, 14))
+    sync.receive_snapshot(snapshot(13))
+    assert sync.state is BookState.LIVE
+
+
+def test_a_snapshot_far_ahead_of_the_stream_is_asked_for_again() -> None:
+    """One wrong answer of the venue must not keep a book waiting for ever."""
+    sync = subscribed(SyncLimits(catch_up_after=10.0))
+    sync.receive_update(update(11, 12))
+    sync.receive_snapshot(snapshot(2**62))
+    assert len(requests(sync)) == 1
+    for now in range(12):
+        sync.receive_update(update(13 + now, 13 + now))
+        sync.tick(float(now))
+        assert sync.state is BookState.SYNCING
+    assert len(requests(sync)) == 1
+    sync.receive_snapshot(snapshot(24))
+    sync.receive_update(update(25, 25))
+    assert sync.state is BookState.LIVE
+    assert sync.book is not None
+    assert sync.book.update_id == 25
+
+
+def test_a_snapshot_on_a_stream_where_nothing_happens_is_waited_with() -> None:
+    sync = subscribed(SyncLimits(catch_up_after=10.0))
+    sync.receive_update(update(11, 12))
+    sync.receive_snapshot(snapshot(20))
+    requests(sync)
+    for now in range(60):
+        sync.tick(float(now))
+    assert requests(sync) == []
+
+
+def test_row_2_a_live_book_that_gets_nothing_but_old_updates_is_proven_anew() -> None:
+    """The venue's ids began anew: what looks old is the market going on without us."""
+    sync = live(SyncLimits(catch_up_after=10.0))
+    for now in range(11):
+        sync.receive_update(update(now + 1, now + 1))
+        sync.tick(float(now))
+        assert sync.state is BookState.LIVE
+    sync.receive_update(update(12, 12))
+    sync.tick(11.0)
+    assert (sync.state, sync.cause) == (BookState.RESYNCING, GapReason.SEQUENCE)
+    sync.receive_update(update(13, 14))
+    sync.receive_snapshot(snapshot(13))
+    assert sync.state is BookState.LIVE
+
+
+def test_row_2_duplicates_between_new_updates_never_cost_a_book() -> None:
+    sync = live(SyncLimits(catch_up_after=10.0))
+    for now in range(30):
+        sync.receive_update(update(13 + now, 13 + now))
+        sync.receive_update(update(13 + now, 13 + now))
+        sync.tick(float(now))
+    sync.receive_update(update(42, 42))
+    for now in range(30, 60):  # quiet after a duplicate
+        sync.tick(float(now))
+    assert sync.state is BookState.LIVE
+
+
+def test_row_31_a_halted_book_asks_for_no_snapshot() -> None:
+    sync = live()
+    sync.receive_status(status(StreamEvent.HALTED, GapReason.HALTED, "BREAK"))
+    sync.take_events()
+    for now in range(10):
+        sync.tick(float(now))
+    assert requests(sync) == []
+    sync.receive_status(status(StreamEvent.TRADING))
+    for now in range(10, 15):
+        sync.tick(float(now))
+    assert len(requests(sync)) == 1
+
+
+def test_rows_32_to_34_a_late_word_on_a_snapshot_hides_no_broken_stream() -> None:
+    sync = live()
+    sync.receive_status(status(StreamEvent.DISCONNECTED, GapReason.DISCONNECTED, "reset"))
+    sync.receive_status(status(StreamEvent.SNAPSHOT_FAILED, GapReason.SNAPSHOT, "429"))
+    assert (sync.cause, sync.detail) == (GapReason.DISCONNECTED, "reset")
+
+
 class Change(NamedTuple):
     side: str
     price: int
