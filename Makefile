@@ -9,11 +9,13 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench docs build clean setup
+.PHONY: help run test lint bench crash soak docs build clean setup
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo 'make lint | bench | docs | build | clean'
+	@echo 'make crash ROUNDS=100    kill -9 a recorder of 20 symbols so many times'
+	@echo 'make soak SECONDS=3600   record 20 symbols for so long and judge every row'
 
 $(VENV)/.stamp-venv:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -49,6 +51,15 @@ lint: $(VENV)/.stamp-built
 
 bench: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest benchmarks
+
+# The long forms of two tests that `make test` runs in short.
+ROUNDS ?= 100
+crash: $(VENV)/.stamp-built
+	OBFRAME_CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_crash.py
+
+SECONDS ?= 3600
+soak: $(VENV)/.stamp-built
+	OBFRAME_LOAD_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/e2e/test_load.py
 
 docs: $(VENV)/.stamp-built
 	$(BIN)/python docs/tables.py

@@ -13,7 +13,7 @@ setup(
             Extension(
                 "obframe._core",
                 ["obframe/_core.pyx"],
-                extra_compile_args=["-O3", *extra_flags],
+                extra_compile_args=["-O3", "-g0", *extra_flags],
                 extra_link_args=extra_flags,
             )
         ],

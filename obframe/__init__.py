@@ -38,6 +38,7 @@ from obframe.errors import (
 )
 from obframe.hookspecs import hookimpl
 from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
+from obframe.settings import Duration
 from obframe.types import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -68,6 +69,7 @@ __all__ = [
     "DecodeError",
     "DepthSnapshot",
     "DepthUpdate",
+    "Duration",
     "Emit",
     "Feed",
     "FeedError",
