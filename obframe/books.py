@@ -31,6 +31,8 @@ logger = logging.getLogger("obframe.books")
 
 _RESTART_FIRST = 0.5
 _RESTART_MAX = 60.0
+_REQUEST_AGAIN = 5.0
+"""Seconds until a feed that raised is asked for the same snapshot again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,10 +180,14 @@ class BookManager:
             except Exception as error:
                 logger.exception("the feed failed and is started anew")
                 self.counters["feed_restarts"] += 1
-                self._all_disconnected(f"the feed failed: {type(error).__name__}: {error}")
+                # The next run knows nothing of what this one said: it begins with no book halted.
+                self._tell_all(StreamEvent.TRADING, None, "")
+                detail = f"the feed failed: {type(error).__name__}: {error}"
+                self._tell_all(StreamEvent.DISCONNECTED, GapReason.INTERNAL, detail)
             else:
                 logger.info("the feed has come to its end")
-                self._all_disconnected("the feed has come to its end")
+                detail = "the feed has come to its end"
+                self._tell_all(StreamEvent.DISCONNECTED, GapReason.INTERNAL, detail)
                 return
             if loop.time() - began > _RESTART_MAX:
                 delay = _RESTART_FIRST
@@ -231,15 +237,19 @@ class BookManager:
             now: Seconds of a monotonic clock.
         """
         for entry in list(self._entries.values()):
-            entry.sync.tick(now)
+            try:
+                entry.sync.tick(now)
+            except Exception as error:
+                self._fail(entry, error)
             if entry.sync.events:
                 self._tell(entry)
 
     def resynchronise_all(self, reason: GapReason, detail: str) -> None:
-        """Throw every book away and prove it anew."""
+        """Throw every proven book away and prove it anew; the others keep their own cause."""
         for entry in list(self._entries.values()):
-            entry.sync.resynchronise(reason, detail)
-            self._tell(entry)
+            if entry.sync.book is not None:
+                entry.sync.resynchronise(reason, detail)
+                self._tell(entry)
 
     def close(self) -> None:
         """Cancel what is scheduled."""
@@ -256,10 +266,9 @@ class BookManager:
         detail = f"{type(error).__name__}: {error}"
         entry.sync.resynchronise(GapReason.INTERNAL, detail)
 
-    def _all_disconnected(self, detail: str) -> None:
+    def _tell_all(self, event: StreamEvent, reason: GapReason | None, detail: str) -> None:
         instruments = frozenset(entry.sync.instrument for entry in self._entries.values())
-        event = StreamEvent.DISCONNECTED
-        self.emit(FeedStatus(event, instruments, GapReason.INTERNAL, detail))
+        self.emit(FeedStatus(event, instruments, reason, detail))
 
     def _tell(self, entry: Entry) -> None:
         for event in entry.sync.take_events():
@@ -277,12 +286,19 @@ class BookManager:
             entry.snapshot_timer.cancel()
             entry.snapshot_timer = None
         if delay <= 0:
-            self._feed.request_snapshot(entry.sync.instrument)
-            return
-        loop = asyncio.get_running_loop()
-        entry.snapshot_timer = loop.call_later(
-            delay, self._feed.request_snapshot, entry.sync.instrument
-        )
+            self._request_snapshot(entry)
+        else:
+            loop = asyncio.get_running_loop()
+            entry.snapshot_timer = loop.call_later(delay, self._request_snapshot, entry)
+
+    def _request_snapshot(self, entry: Entry) -> None:
+        instrument = entry.sync.instrument
+        try:
+            self._feed.request_snapshot(instrument)
+        except Exception:
+            self.counters["errors"] += 1
+            logger.exception("%s: the feed cannot be asked for a snapshot", instrument.symbol)
+            self._schedule_snapshot(entry, _REQUEST_AGAIN)
 
     @staticmethod
     def _log_change(change: StateChange) -> None:

@@ -18,6 +18,7 @@ from obframe import (
     StreamEvent,
 )
 from obframe.books import BookManager
+from obframe.sync import BookSynchronizer
 from obframe.testing.feed import ScriptedFeed
 from obframe.testing.waiting import until
 
@@ -177,3 +178,84 @@ async def test_every_change_of_state_is_told_in_order() -> None:
             BookState.RECONNECTING,
         ]
         assert changes[-1].detail == "reset"
+
+
+async def test_row_31_a_feed_started_anew_has_to_say_again_what_is_halted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A new run of a feed knows nothing of the old one's words: it would never say TRADING."""
+    monkeypatch.setattr("obframe.books._RESTART_FIRST", 0.001)
+    async with managed(BTC) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        feed.say(StreamEvent.HALTED, "BTCUSDT", reason=GapReason.HALTED)
+        feed.fail(RuntimeError("gone"))
+        await until(lambda: feed.starts == 2)
+        view = manager.get("BTCUSDT")
+        assert (view.state, view.cause) == (BookState.RECONNECTING, GapReason.INTERNAL)
+        bring_live(feed, "BTCUSDT")
+        assert manager.get("BTCUSDT").state is BookState.LIVE
+
+
+class StubbornFeed(ScriptedFeed):
+    """Cannot be asked for a snapshot at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 2
+
+    def request_snapshot(self, instrument: Instrument) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise RuntimeError("not now")
+        super().request_snapshot(instrument)
+
+
+async def test_row_56_a_request_that_raises_is_asked_again_and_touches_no_other_book(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("obframe.books._REQUEST_AGAIN", 0.001)
+    feed = StubbornFeed()
+    manager = BookManager(feed)
+    manager.subscribe(BTC, ETH)
+    task = asyncio.create_task(manager.run())
+    await feed.started()
+    feed.say(StreamEvent.SUBSCRIBED, "BTCUSDT", "ETHUSDT")
+    feed.send(update("BTCUSDT", 11, 12), update("ETHUSDT", 11, 12))
+    await until(lambda: feed.requested.count(BTC) == 1 and feed.requested.count(ETH) == 1)
+    assert (feed.starts, manager.counters["errors"]) == (1, 2)
+    assert "not now" in caplog.text
+    feed.send(snapshot("BTCUSDT", 11))
+    assert manager.get("BTCUSDT").state is BookState.LIVE
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    manager.close()
+
+
+async def test_one_book_that_fails_at_a_tick_touches_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tick = BookSynchronizer.tick
+
+    def fail_for_btc(sync: BookSynchronizer, now: float) -> None:
+        if sync.instrument == BTC:
+            raise MemoryError("no room")
+        tick(sync, now)
+
+    monkeypatch.setattr(BookSynchronizer, "tick", fail_for_btc)
+    async with managed(BTC, ETH) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT")
+        feed.say(StreamEvent.SUBSCRIBED, "ETHUSDT")
+        for now in range(5):
+            manager.tick(float(now))
+        assert manager.get("BTCUSDT").cause is GapReason.INTERNAL
+        assert ETH in feed.requested, "the tick went on to the next book"
+        assert "no room" in caplog.text
+
+
+async def test_row_37_a_lost_time_takes_live_books_only_and_hides_no_other_cause() -> None:
+    async with managed(BTC, ETH) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT", "ETHUSDT")
+        feed.say(StreamEvent.DISCONNECTED, "ETHUSDT", reason=GapReason.DISCONNECTED)
+        manager.resynchronise_all(GapReason.CLOCK_STEP, "the wall clock stepped")
+        assert manager.get("BTCUSDT").cause is GapReason.CLOCK_STEP
+        assert manager.get("ETHUSDT").cause is GapReason.DISCONNECTED
