@@ -160,27 +160,35 @@ class RocksReader(RowReads):
             undo.callback(self._claim.release)
             self._ledger = Ledger(layout.ledger, writable=False)
             undo.callback(self._ledger.close)
-            self._handle = self._open_rows()
+            self._handle: RowDatabase | None = None
+            self._database()
             undo.pop_all()
-
-    def _open_rows(self) -> RowDatabase:
-        return RowDatabase.open_secondary(str(self._layout.rows), str(self._claim.directory))
 
     def _database(self) -> RowDatabase:
         with self._lock:
             if self._is_closed:
                 raise self.closed_error()
-            for attempt in range(_CATCH_UP_TRIES):
-                try:
-                    self._handle.catch_up()
-                    break
-                except StorageError:
-                    # The writer may remove a file between our reading its name and opening it.
-                    if attempt == _CATCH_UP_TRIES - 1:
-                        raise
-                    self._handle.close()
-                    self._handle = self._open_rows()
-            return self._handle
+            for _ in range(_CATCH_UP_TRIES - 1):
+                # The writer may remove a file between our reading its name and opening it.
+                with contextlib.suppress(StorageError):
+                    return self._catch_up()
+            return self._catch_up()
+
+    def _catch_up(self) -> RowDatabase:
+        if self._handle is None:
+            rows, own = str(self._layout.rows), str(self._claim.directory)
+            self._handle = RowDatabase.open_secondary(rows, own)
+        try:
+            self._handle.catch_up()
+        except StorageError:
+            self._close_rows()
+            raise
+        return self._handle
+
+    def _close_rows(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
 
     def _refuse(self) -> NoReturn:
         raise StorageError(f"{self._layout}: opened for reading only", str(self._layout))
@@ -207,6 +215,6 @@ class RocksReader(RowReads):
             if self._is_closed:
                 return
             self._is_closed = True
-            self._handle.close()
+            self._close_rows()
             self._ledger.close()
             self._claim.release()

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +45,7 @@ WRITE_BUFFER: Final = 8 << 20
 
 _STALL_LIMIT: Final = 10.0
 _PREFIX_LENGTH: Final = 10
+_CATCH_UP_PASSES: Final = 50
 
 
 class HandleClosed(Exception):
@@ -267,25 +268,33 @@ class RowDatabase:
             StoreUnavailable: The log did not take it, or did not confirm it: it may have landed.
         """
         with self._using() as handle:
-            batch = WriteBatch(raw_mode=True)
-            for key, value in items:
-                batch.put(key, value)
-            deadline = time.monotonic() + _STALL_LIMIT
-            while True:
-                try:
-                    handle.write(batch, self._write_options)
-                    break
-                except Exception as error:
-                    if "stall" not in str(error).lower() or time.monotonic() > deadline:
-                        raise
-                time.sleep(0.01)
+
+            def fill(batch: WriteBatch) -> None:
+                for key, value in items:
+                    batch.put(key, value)
+
+            self._submit(handle, fill)
             if sync:
                 handle.flush_wal(True)  # lets other threads run, unlike a synced write
 
     def delete_range(self, begin: bytes, end: bytes) -> None:
         """Delete the keys of ``begin <= key < end`` at the cost of one write."""
         with self._using() as handle:
-            handle.delete_range(begin, end)
+            self._submit(handle, lambda batch: batch.delete_range(begin, end))
+
+    def _submit(self, handle: Rdict, fill: Callable[[WriteBatch], None]) -> None:
+        """Write what ``fill`` puts into a batch, waiting for the end of a stall."""
+        deadline = time.monotonic() + _STALL_LIMIT
+        while True:
+            batch = WriteBatch(raw_mode=True)
+            fill(batch)
+            try:
+                handle.write(batch, self._write_options)  # uses the batch up, also when it fails
+                return
+            except Exception as error:
+                if "stall" not in str(error).lower() or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     def first_from(self, key: bytes) -> bytes | None:
         """Return the first key at or after ``key``."""
@@ -324,9 +333,23 @@ class RowDatabase:
             return cursor
 
     def catch_up(self) -> None:
-        """Let a secondary see what the writing process has written until now."""
+        """Let a secondary see what the writing process has written until now.
+
+        Raises:
+            StoreUnavailable: The writer changed its files all the while.
+        """
         with self._using() as handle:
-            handle.try_catch_up_with_primary()
+            for _ in range(_CATCH_UP_PASSES):
+                before = _manifest_state(self._path)
+                handle.try_catch_up_with_primary()
+                # The library reads the list of files, then the logs. A log that was flushed and
+                # removed in between is in neither: its rows would be missing without an error.
+                if _manifest_state(self._path) == before:
+                    return
+            raise StoreUnavailable(
+                f"{self._path}: the files changed all the while they were read; try again",
+                self._path,
+            )
 
     def flush(self) -> None:
         """Write what is in memory to a file."""
@@ -365,6 +388,15 @@ def _open(path: str, options: Options, access: AccessType) -> Rdict:
         return Rdict(path, options, column_families={"default": options}, access_type=access)
     except Exception as error:
         raise storage_error(error, path) from error
+
+
+def _manifest_state(path: str) -> tuple[bytes, int]:
+    """Return which list of files is current, and its size: it grows before any file goes."""
+    try:
+        current = Path(path, "CURRENT").read_bytes()
+        return current, Path(path, current.decode("ascii").rstrip("\n")).stat().st_size
+    except (OSError, ValueError):
+        return b"", -1
 
 
 def column_families(path: str) -> list[str]:

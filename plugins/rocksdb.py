@@ -68,6 +68,11 @@ class RocksSettings:
     def __post_init__(self) -> None:
         if not self.path or "\0" in self.path:
             raise ValueError(f"path must be a directory's name, got {self.path!r}")
+        if Path(self.path).name in ("", ".."):
+            raise ValueError(
+                f"path must end with a name, for files beside it are named after it; got "
+                f"{self.path!r}"
+            )
         if self.durability not in ("power", "process"):
             raise ValueError(f"durability must be power or process, got {self.durability!r}")
         if not 1 <= self.compression_level <= 19:
@@ -278,7 +283,10 @@ class RocksStorage(RowReads):
 
     def _reopen(self) -> None:
         now = self._monotonic()
-        room = self._room(self._layout.rows)
+        try:
+            room = self._room(self._layout.rows)
+        except OSError as error:  # a row that no backend could take would be given up
+            raise StoreUnavailable(f"{self._layout}: {error}", str(self._layout)) from error
         if room < _ROOM:
             raise StoreUnavailable(
                 f"{self._layout}: the disk is full: {room >> 10} KiB free, {_ROOM >> 10} KiB "

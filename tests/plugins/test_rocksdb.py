@@ -223,30 +223,54 @@ def test_a_kept_error_keeps_nothing_locked(settings: RocksSettings) -> None:
     assert kept.value is not None
 
 
-def test_a_stalled_write_is_waited_for_without_the_interpreter_lock() -> None:
-    """Row 51: a stall is an answer, not a frozen process; it ends in ``StoreUnavailable``."""
+class _Stalls:
+    """Lets the next writes fail as a stall does: the library uses the batch up all the same."""
 
-    class Stalls:
-        def __init__(self, times: int) -> None:
-            self.times = times
-            self.options: list[rocksdict.WriteOptions] = []
+    def __init__(self, folder: Path, times: int) -> None:
+        self.real = plain(folder / "real")
+        self.scratch = plain(folder / "scratch")
+        self.times = times
+        self.options: list[rocksdict.WriteOptions] = []
 
-        def write(self, batch: rocksdict.WriteBatch, options: rocksdict.WriteOptions) -> None:
-            self.options.append(options)
-            if len(self.options) <= self.times:
-                raise Exception("Operation incomplete: Write stall")
+    def write(self, batch: rocksdict.WriteBatch, options: rocksdict.WriteOptions) -> None:
+        self.options.append(options)
+        if self.times:
+            self.times -= 1
+            self.scratch.write(batch)
+            raise Exception("Operation incomplete: Write stall")
+        self.real.write(batch, options)
 
-        def close(self) -> None: ...
+    def close(self) -> None:
+        self.real.close()
+        self.scratch.close()
 
-    handle = Stalls(3)
+
+def test_row_51_a_stall_is_waited_for_without_the_interpreter_lock(tmp_path: Path) -> None:
+    """Row 51: writes and deletions wait for the end of a stall, the process is never frozen."""
+    handle = _Stalls(tmp_path, 3)
     database = _rocks.RowDatabase(handle, "rows")  # type: ignore[arg-type]
-    database.write([(b"BTCUSDT:1737158400", b"")], sync=False)
-    assert len(handle.options) == 4
+    keys = [b"BTCUSDT:1737158400", b"BTCUSDT:1737158401"]
+    database.write([(key, b"row") for key in keys], sync=False)
+    assert [handle.real.get(key) for key in keys] == [b"row", b"row"]
+    handle.times = 2
+    database.delete_range(keys[0], keys[1])
+    assert [handle.real.get(key) for key in keys] == [None, b"row"]
+    assert len(handle.options) == 4 + 3
     assert all(options.no_slowdown for options in handle.options)
-    assert isinstance(
-        _rocks.storage_error(Exception("Operation incomplete: Write stall"), "rows"),
-        StoreUnavailable,
-    )
+    database.close()
+
+
+def test_row_51_a_stall_that_does_not_end_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 51: after the limit the batch counts as not acknowledged, to be tried again."""
+    monkeypatch.setattr(_rocks, "_STALL_LIMIT", 0.05)
+    database = _rocks.RowDatabase(_Stalls(tmp_path, 10**6), "rows")  # type: ignore[arg-type]
+    with pytest.raises(StoreUnavailable, match="stall"):
+        database.write([(b"BTCUSDT:1737158400", b"row")], sync=False)
+    with pytest.raises(StoreUnavailable, match="stall"):
+        database.delete_range(b"A", b"B")
+    database.close()
 
 
 @pytest.mark.parametrize(
@@ -831,10 +855,18 @@ async def test_a_cancelled_opening_leaves_nothing_locked(settings: RocksSettings
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("path", ""), ("path", "a\0b"), ("durability", "full"), ("compression_level", 0)],
+    [
+        ("path", ""),
+        ("path", "a\0b"),
+        ("path", "."),
+        ("path", "/"),
+        ("path", "rows/.."),
+        ("durability", "full"),
+        ("compression_level", 0),
+    ],
 )
 def test_settings_are_checked(field: str, value: object) -> None:
-    with pytest.raises(ValueError, match=f"{field} must be"):
+    with pytest.raises(ValueError, match=f"{field} must"):
         RocksSettings(**{field: value})  # type: ignore[arg-type]
 
 

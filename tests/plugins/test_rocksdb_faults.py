@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -22,8 +23,10 @@ from obframe import (
     GapReason,
     Record,
     StorageError,
+    StoreCorrupt,
     StoreUnavailable,
 )
+from obframe_plugins._reading import RocksReader
 from obframe_plugins._rocks import RowDatabase
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
 
@@ -165,6 +168,95 @@ def test_another_process_reads_while_one_writes(settings: RocksSettings, tmp_pat
                 storage.flush()
                 storage.append(tick(last + 101))
                 assert other.latest(SYMBOLS[0]) == tick(last + 101)[0]
+    assert list(Path(settings.path + ".obframe", "readers").iterdir()) == []
+
+
+class _FlushedMeanwhile:
+    """Catches up as the library does when the writer flushes between its two steps.
+
+    It reads the list of files, then the logs. A flush in between moves rows from a log, which is
+    then removed, to a file that is not in the list as it was read: for one pass nothing is seen.
+    """
+
+    def __init__(self, handle: Any, flush: Callable[[], None]) -> None:
+        self.handle = handle
+        self.flush = flush
+        self.flushes = 2
+
+    def try_catch_up_with_primary(self) -> None:
+        if self.flushes:
+            self.flushes -= 1
+            self.flush()
+        else:
+            self.handle.try_catch_up_with_primary()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.handle, name)
+
+
+def test_a_reader_loses_nothing_to_a_flush_while_it_catches_up(settings: RocksSettings) -> None:
+    """What was acknowledged before a read is in its answer, wherever the writer moves it."""
+    with opened(settings) as storage:
+        storage.append(tick(T))
+        seconds = iter(range(T + 2, T + 100))
+
+        def flush() -> None:
+            storage.append(tick(next(seconds)))
+            storage.flush()
+
+        with open_reader(settings) as reader:
+            assert isinstance(reader, RocksReader)
+            storage.append(tick(T + 1))
+            database = reader._handle
+            assert database is not None
+            database._handle = _FlushedMeanwhile(database._handle, flush)  # type: ignore[assignment]
+            newest = reader.latest(SYMBOLS[0])
+            assert newest is not None
+            assert newest.timestamp >= T + 1
+
+            class Restless(_FlushedMeanwhile):
+                flushes = property(lambda self: 1, lambda self, value: None)
+
+            database._handle = Restless(database._handle, flush)  # type: ignore[assignment]
+            # No answer rather than a short one; and then it is opened anew.
+            assert len(list(reader.scan(SYMBOLS[0], *ALWAYS))) >= 50
+
+
+def test_a_reader_that_cannot_be_opened_for_a_moment_heals(
+    settings: RocksSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer may remove a file while the reader opens: it is tried again, now and later."""
+    real = RowDatabase.open_secondary
+    failures = [0]
+
+    def opens(path: str, own: str) -> RowDatabase:
+        if failures[0]:
+            failures[0] -= 1
+            raise StoreCorrupt("IO error: No such file or directory: 000012.sst", path)
+        return real(path, own)
+
+    def fails(_database: RowDatabase) -> None:
+        raise StoreCorrupt("IO error: No such file or directory: 000013.sst")
+
+    monkeypatch.setattr(RowDatabase, "open_secondary", opens)
+    with opened(settings) as storage:
+        storage.append(tick(T))
+        failures[0] = 2
+        with open_reader(settings) as reader:
+            assert reader.latest(SYMBOLS[0]) == tick(T)[0]
+            with monkeypatch.context() as patch:
+                patch.setattr(RowDatabase, "catch_up", fails)
+                for _ in range(3):
+                    failures[0] = 100
+                    with pytest.raises(StoreCorrupt, match="sst"):
+                        reader.latest(SYMBOLS[0])
+            with pytest.raises(StoreCorrupt, match="000012"):
+                reader.latest(SYMBOLS[0])
+            failures[0] = 0
+            assert reader.latest(SYMBOLS[0]) == tick(T)[0]
+        failures[0] = 100
+        with pytest.raises(StoreCorrupt, match="000012"):
+            open_reader(settings).__enter__()
     assert list(Path(settings.path + ".obframe", "readers").iterdir()) == []
 
 
@@ -534,6 +626,29 @@ def test_no_room_keeps_the_old_handle_for_reading(
         with pytest.raises(StorageError, match="opened anew during the scan"):
             list(scan)
         assert len(list(storage.scan(SYMBOLS[0], *ALWAYS))) == 2
+
+
+def test_row_42_a_disk_that_does_not_tell_its_room_is_waited_for(
+    settings: RocksSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 42: an error of another kind would tell the writer to give the rows up."""
+    broken = [False]
+
+    def room(path: Path) -> int:
+        if broken[0]:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return 1 << 30
+
+    with opened(settings, room=room) as storage:
+        monkeypatch.setattr(RowDatabase, "write", _FailingOnce(False))
+        with pytest.raises(StoreUnavailable):
+            storage.append(tick(T))
+        broken[0] = True
+        with pytest.raises(StoreUnavailable, match="Input/output error"):
+            storage.append(tick(T))
+        broken[0] = False
+        assert storage.append(tick(T)) == []
+        assert stored_seconds(storage) == {T}
 
 
 def test_a_reopening_that_fails_is_tried_again(
