@@ -41,6 +41,7 @@ cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object)
     void *PyUnicode_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
+    const Py_ssize_t PY_SSIZE_T_MAX
 
 
 cdef enum:
@@ -2085,17 +2086,30 @@ cdef class OrderBook:
         return self._list(&self._asks, depth, UINT64_MAX)
 
     cdef list _list(self, Side *side, object depth, uint64_t flip):
-        cdef Py_ssize_t count = side.count
+        cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
+        cdef Py_ssize_t count = min(wanted, side.count)
+        cdef int scale = self._scale
         cdef Py_ssize_t i
-        cdef Rest rest
+        cdef uint64_t *keys
+        cdef Rest *rests
         cdef list levels = []
-        if depth is not None:
-            count = min(count, check_depth(depth))
-        for i in range(side.count - 1, side.count - 1 - count, -1):
-            rest = side.rests[i]
-            levels.append(
-                make_level(side.keys[i] ^ flip, self._scale, rest.low, rest.high, rest.form)
-            )
+        if count == 0:
+            return levels
+        # A copy: making objects may start the garbage collector, and with it any code at all,
+        # which may change this book.
+        keys = <uint64_t *>PyMem_RawMalloc(<size_t>count * (sizeof(uint64_t) + sizeof(Rest)))
+        if keys == NULL:
+            raise MemoryError
+        rests = <Rest *>(keys + count)
+        memcpy(keys, side.keys + (side.count - count), <size_t>count * sizeof(uint64_t))
+        memcpy(rests, side.rests + (side.count - count), <size_t>count * sizeof(Rest))
+        try:
+            for i in range(count - 1, -1, -1):
+                levels.append(
+                    make_level(keys[i] ^ flip, scale, rests[i].low, rests[i].high, rests[i].form)
+                )
+        finally:
+            PyMem_RawFree(keys)
         return levels
 
     def snapshot(self, timestamp, depth=20):

@@ -318,6 +318,41 @@ def test_running_out_of_memory_changes_nothing() -> None:
     assert seen == {("apply", True), ("apply", False), ("load", True), ("load", False)}
 
 
+def test_listing_survives_whatever_the_garbage_collector_starts() -> None:
+    """Objects made for the answer may start a finaliser, or another thread, that uses the book."""
+    levels = [(str(price), "1") for price in range(5_000, 0, -1)]
+    book = make_book(levels, [("9999", "1")])
+    ran = []
+
+    def clear(phase: str, _info: dict[str, int]) -> None:
+        if phase == "start":
+            book.clear()
+            ran.append(book.bid_count)
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(clear)
+    gc.set_threshold(100)
+    try:
+        listed = book.bids()
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(clear)
+    assert ran
+    assert listed == levels
+
+
+def test_a_depth_that_changes_the_book_while_it_is_judged() -> None:
+    book = make_book([("2", "1"), ("1", "1")], [("3", "1")])
+
+    class Depth(int):
+        def __lt__(self, other: object) -> bool:
+            book.clear()
+            return False
+
+    assert book.bids(Depth(2)) == []
+    assert book.asks(Depth(2)) == []
+
+
 def test_a_long_life_keeps_no_memory() -> None:
     rng = random.Random(3)
     updates = [
