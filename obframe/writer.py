@@ -18,12 +18,13 @@ from typing import ParamSpec, TypeVar
 
 from obframe.errors import StorageError
 from obframe.protocols import Storage
-from obframe.types import MAX_TIMESTAMP, Gap, GapReason, Mark, Record
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, GapReason, Mark, MarkKind, Record
 
 logger = logging.getLogger("obframe.writer")
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R", Gap, Mark)
 
 _RETRY_FIRST = 0.25
 _RETRY_MAX = 5.0
@@ -43,7 +44,11 @@ class _Resume:
 
 @dataclass(slots=True)
 class _Job:
-    """What one turn of the thread stores."""
+    """What one turn of the thread stores.
+
+    Of each symbol, its gaps lie before its records. Stored in that order, a crash in between leaves
+    no second that neither tells of.
+    """
 
     resumes: list[_Resume] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
@@ -112,7 +117,8 @@ class StorageWriter:
         on_gap: Called on the event loop with every gap that has ended.
 
     Attributes:
-        counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``.
+        counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``, and
+            ``unstorable``: gaps and marks that the backend cannot take at all.
         gap_seconds: Lost seconds by reason.
         trouble: The storage's error while it lasts, else None.
     """
@@ -134,6 +140,7 @@ class StorageWriter:
         self.counters: Counter[str] = Counter()
         self.gap_seconds: Counter[GapReason] = Counter()
         self.trouble: str | None = None
+        self._horizons: dict[str, int] = {}  # newest second known, where that is ahead of the clock
 
     @property
     def queued_rows(self) -> int:
@@ -158,8 +165,10 @@ class StorageWriter:
         self._gaps.add(symbol, start, end, reason, detail)
 
     def close_gap(self, symbol: str) -> None:
-        """End the symbol's open gap: nothing of it goes on."""
+        """End the symbol's open gap, and hand it over: what resumes later must find it told."""
         self._gaps.close(symbol)
+        self._next.gaps.extend(self._gaps.take(0))
+        self._flush()
 
     def submit(self, second: int, records: Sequence[Record], marks: Sequence[Mark]) -> None:
         """Hand over one second's rows and marks. Never blocks.
@@ -174,12 +183,16 @@ class StorageWriter:
                 stamp = record.timestamp
                 self.add_gap(record.symbol, stamp, stamp, GapReason.DISK, detail)
             records = records[:fits]
+            stored = {record.symbol for record in records}
+            marks = [m for m in marks if m.symbol in stored or m.kind is MarkKind.EPOCH]
         for record in records:
             self._gaps.close(record.symbol)
         self._queued_rows += len(records)
         self._next.records.extend(records)
         self._next.marks.extend(marks)
-        self._next.gaps.extend(self._gaps.take(second))
+        # Instalments are of use while storage takes them; held up, they would only pile up.
+        flows = self.trouble is None and len(self._jobs) < 3
+        self._next.gaps.extend(self._gaps.take(second if flows else 0))
         self._flush()
 
     def _flush(self) -> None:
@@ -187,8 +200,12 @@ class StorageWriter:
             return
         last = self._jobs[-1] if len(self._jobs) > 1 else None  # the first may be under way
         job, self._next = self._next, _Job()
-        fits = last is not None and len(last.records) + len(job.records) <= _BATCH_ROWS
-        if last is not None and fits and not job.resumes:  # what is known changes with each job
+        if (
+            last is not None
+            and len(last.records) + len(job.records) <= _BATCH_ROWS
+            and not job.resumes  # what is known changes with each job
+            and not (job.gaps and last.records)
+        ):
             last.records += job.records
             last.gaps += job.gaps
             last.marks += job.marks
@@ -273,11 +290,19 @@ class StorageWriter:
     async def _store(self, job: _Job) -> None:
         """Store one job; what has been stored is taken out, so that a retry does only the rest."""
         while job.resumes:
-            gap = await self.call(self._account, job.resumes[0])
+            gap = await self._account_for(job.resumes[0])
             job.resumes.pop(0)
             if gap is not None:
                 self.gap_seconds[gap.reason] += gap.seconds
                 self._on_gap(gap)
+        if self._horizons:
+            job.gaps = await self.call(self._cut_told, job.gaps)
+        if job.gaps:
+            await self._store_runs(self._storage.append_gaps, job.gaps)
+            job.gaps = []
+        if job.marks:
+            await self._store_runs(self._storage.append_marks, job.marks)
+            job.marks = []
         if job.records:
             try:
                 refused = await self.call(self._storage.append, job.records)
@@ -285,29 +310,40 @@ class StorageWriter:
                 raise
             except Exception:
                 logger.exception("a row cannot be stored; each is tried alone")
-                refused = await self._store_singly(job.records)
-            self._acknowledge(len(job.records), refused)
-            job.records = []
-        if job.marks:
-            await self.call(self._storage.append_marks, job.marks)
-            job.marks = []
-        if job.gaps:
-            await self.call(self._storage.append_gaps, job.gaps)
-            job.gaps = []
+                await self._store_singly(job.records)
+            else:
+                self._acknowledge(len(job.records), refused)
+                job.records = []
 
-    async def _store_singly(self, records: Sequence[Record]) -> list[Record]:
+    async def _store_singly(self, records: list[Record]) -> None:
         """Store what can be stored; what a backend cannot take at all becomes a gap."""
-        refused: list[Record] = []
-        for record in records:
+        while records:
+            record = records[0]
             try:
-                refused += await self.call(self._storage.append, [record])
+                refused = await self.call(self._storage.append, [record])
             except StorageError:
                 raise
             except Exception as error:
                 stamp, detail = record.timestamp, f"{type(error).__name__}: {error}"
                 self.add_gap(record.symbol, stamp, stamp, GapReason.INTERNAL, detail)
-                self.counters["rows"] -= 1
-        return refused
+                self._queued_rows -= 1
+            else:
+                self._acknowledge(1, refused)
+            records.pop(0)
+
+    async def _store_runs(self, store: Callable[[list[R]], None], runs: list[R]) -> None:
+        """Store gaps or marks; one that a backend cannot take at all must not hold up the rest."""
+        try:
+            await self.call(store, runs)
+        except StorageError:
+            raise
+        except Exception as error:
+            if len(runs) == 1:
+                self.counters["unstorable"] += 1
+                logger.error("%s cannot be stored and is dropped: %s", runs[0], error)
+                return
+            for run in runs:
+                await self._store_runs(store, [run])
 
     def _acknowledge(self, count: int, refused: Sequence[Record]) -> None:
         self._queued_rows -= count
@@ -321,13 +357,68 @@ class StorageWriter:
                 refused[0].timestamp,
             )
 
-    def _account(self, resume: _Resume) -> Gap | None:
-        latest = self._storage.latest(resume.symbol)
-        known = 0 if latest is None else latest.timestamp
-        for gap in self._storage.gaps(resume.symbol, known, MAX_TIMESTAMP):
-            known = max(known, gap.end)
-        if not 0 < known < resume.first - 1:
+    # -- what is known from before ---------------------------------------------------------------
+
+    async def _account_for(self, resume: _Resume) -> Gap | None:
+        try:
+            return await self.call(self._account, resume)
+        except StorageError:
+            raise
+        except Exception:
+            logger.exception("%s: the time before this run is not accounted for", resume.symbol)
             return None
-        gap = Gap(resume.symbol, known + 1, resume.first - 1, resume.reason)
+
+    def _account(self, resume: _Resume) -> Gap | None:
+        """Record the time since the symbol's newest second as a gap. Blocks."""
+        symbol, first = resume.symbol, resume.first
+        latest = self._storage.latest(symbol)
+        known = 0 if latest is None else latest.timestamp
+        for gap in self._storage.gaps(symbol, known, MAX_TIMESTAMP):
+            known = max(known, gap.end)
+        if known >= first:
+            logger.warning(
+                "%s: there are rows or gaps up to %d, yet the clock stands at %d: what is stored "
+                "stays",
+                symbol, known, first,
+            )  # fmt: skip
+            self._horizons[symbol] = known
+            known = self._newest_before(symbol, first)
+        if not 0 < known < first - 1:
+            return None
+        gap = Gap(symbol, known + 1, first - 1, resume.reason)
         self._storage.append_gaps([gap])
         return gap
+
+    def _newest_before(self, symbol: str, second: int) -> int:
+        """Return the newest second before this one that has a row or a gap, 0 if none. Blocks."""
+        start, span = second, 64
+        while start > MIN_TIMESTAMP:
+            start, span = max(second - span, MIN_TIMESTAMP), span * 8
+            spans = self._told_spans(symbol, start, second - 1)
+            if spans:
+                return min(max(end for _, end in spans), second - 1)
+        return 0
+
+    def _told_spans(self, symbol: str, start: int, end: int) -> list[tuple[int, int]]:
+        """Return the rows and gaps of a range as runs of seconds, oldest first. Blocks."""
+        spans = [(gap.start, gap.end) for gap in self._storage.gaps(symbol, start, end)]
+        stamps = [record.timestamp for record in self._storage.scan(symbol, start, end)]
+        return sorted([*spans, *zip(stamps, stamps, strict=True)])
+
+    def _cut_told(self, gaps: Sequence[Gap]) -> list[Gap]:
+        """Return what of the gaps neither rows nor gaps told before. Blocks.
+
+        Rows need no such care: storage keeps a second that it has, and a row that comes true in a
+        second once given up as lost is worth more than its absence.
+        """
+        untold = []
+        for gap in gaps:
+            start = gap.start
+            if start <= self._horizons.get(gap.symbol, 0):
+                for first, last in self._told_spans(gap.symbol, gap.start, gap.end):
+                    if first > start:
+                        untold.append(gap._replace(start=start, end=first - 1))
+                    start = max(start, last + 1)
+            if start <= gap.end:
+                untold.append(gap._replace(start=start))
+        return untold

@@ -407,6 +407,46 @@ async def test_the_ledger_counts_as_known_when_the_last_run_ended_in_a_gap() -> 
     assert second.gaps("BTCUSDT") == [(3, 5, "disconnected"), (6, 20, "process_down")]
 
 
+async def test_row_36_a_run_that_begins_before_the_end_of_the_last_loses_no_stored_second() -> None:
+    """The wall clock was set back between two runs."""
+    storage = MemoryStorage()
+    first = Desk("BTCUSDT", storage=storage)
+    async with first.recording():
+        first.bring_live("BTCUSDT")
+        await first.clock.run(3)
+        first.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT")
+        await first.clock.run(3)
+    before = list(storage.scan("BTCUSDT", START, FOREVER))
+    second = Desk("BTCUSDT", storage=storage, wall=START + 1.25)
+    async with second.recording():
+        await second.clock.run(3)
+        second.bring_live("BTCUSDT")
+        await second.clock.run(5)
+    assert second.rows("BTCUSDT") == [1, 2, 3, 5, 6, 7, 8, 9]
+    assert second.gaps("BTCUSDT") == [(4, 6, "disconnected")]
+    assert list(storage.scan("BTCUSDT", START, FOREVER))[:3] == before
+
+
+async def test_row_36_rows_from_a_clock_far_ahead_hide_no_later_run() -> None:
+    storage = MemoryStorage()
+    for wall in (START + 0.25, START + 100_000.25):
+        desk = Desk("BTCUSDT", storage=storage, wall=wall)
+        async with desk.recording():
+            desk.bring_live("BTCUSDT")
+            await desk.clock.run(2)
+    assert desk.gaps("BTCUSDT") == [(3, 100_000, "process_down")]
+    storage.append([Record("ETHUSDT", START + 5, b"\x94\x90\x90\x01\x01")])
+    storage.append([Record("ETHUSDT", START + 99_000, b"\x94\x90\x90\x01\x01")])
+    right = Desk("BTCUSDT", "ETHUSDT", storage=storage, wall=START + 9_000.25)
+    async with right.recording():
+        await until(lambda: len(right.feed.wanted) == 2)
+        right.bring_live("BTCUSDT", "ETHUSDT")
+        await right.clock.run(2)
+    assert right.rows("BTCUSDT") == [1, 2, 9001, 9002, 100_001, 100_002]
+    assert right.rows("ETHUSDT") == [5, 9001, 9002, 99_000]
+    assert right.gaps("ETHUSDT") == [(6, 9000, "process_down")]
+
+
 async def test_a_long_gap_is_durable_while_it_lasts() -> None:
     desk = Desk("BTCUSDT")
     async with desk.recording():
