@@ -7,6 +7,7 @@ file that has one bad block; this steps over the bad block and takes the rest of
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from obframe import (
     MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
     ObframeError,
     Record,
     StorageError,
@@ -97,7 +99,7 @@ def _copy_rows(database: RowDatabase, storage: RocksStorage) -> Salvaged:
     symbols = _known_symbols(database)
     rows = holes = foreign = 0
     position = b""
-    oldest = MAX_TIMESTAMP
+    oldest = MAX_TIMESTAMP  # where the search in a symbol begins
     while True:
         try:
             cursor = database.cursor(position, _END)
@@ -123,35 +125,57 @@ def _beyond(
     database: RowDatabase, position: bytes, symbols: list[bytes], oldest: int
 ) -> bytes | None:
     """Return the first readable key that a search beyond an unreadable place finds."""
-    for target in _targets(position, symbols, oldest):
-        try:
-            key = database.first_from(target)
-        except StoreCorrupt:
-            continue
-        if key is None or key > position:
-            return key
+    for symbol, seconds in _searches(position, symbols, oldest):
+        unreadable = None
+        for second in seconds:
+            try:
+                key = database.first_from(_key(symbol, second))
+            except StoreCorrupt:
+                unreadable = second
+                continue
+            if unreadable is not None:
+                key = _nearest(database, symbol, unreadable, second)
+            if key is None or key > position:
+                return key
     return None
 
 
-def _targets(position: bytes, symbols: list[bytes], oldest: int) -> Iterator[bytes]:
+def _key(symbol: bytes, second: int) -> bytes:
+    return b"%s:%010d" % (symbol, second)
+
+
+def _nearest(database: RowDatabase, symbol: bytes, unreadable: int, readable: int) -> bytes | None:
+    """Return the first readable key after a place that is not, given a second on either side."""
+    while readable - unreadable > 1:
+        middle = (unreadable + readable) // 2
+        try:
+            database.first_from(_key(symbol, middle))
+            readable = middle
+        except StoreCorrupt:
+            unreadable = middle
+    return database.first_from(_key(symbol, readable))
+
+
+def _searches(
+    position: bytes, symbols: list[bytes], oldest: int
+) -> Iterator[tuple[bytes, Iterator[int]]]:
+    """Yield the symbols at and after a position, each with seconds at which to look."""
     symbol, _, digits = position.partition(b":")
     if digits.isdigit():
-        yield from _later(symbol, int(digits) + 1, 1)
+        yield symbol, _later(int(digits) + 1, 1)
     for later in symbols:
         if later + b":" > symbol + b":":
-            yield later + b":"
-            if oldest < MAX_TIMESTAMP:
-                yield from _later(later, oldest, 8)
+            yield later, itertools.chain([MIN_TIMESTAMP], _later(oldest, 8))
 
 
-def _later(symbol: bytes, second: int, step: int) -> Iterator[bytes]:
+def _later(second: int, step: int) -> Iterator[int]:
     for _ in range(_STEPS):
         if second > MAX_TIMESTAMP:
             return
-        yield b"%s:%010d" % (symbol, second)
+        yield second
         second += step
     while second <= MAX_TIMESTAMP:
-        yield b"%s:%010d" % (symbol, second)
+        yield second
         step *= 2
         second += step
 

@@ -711,6 +711,37 @@ def test_salvage_steps_over_a_bad_block(settings: RocksSettings, tmp_path: Path)
     assert main([]) == 2
 
 
+@pytest.mark.parametrize("place", [0.001, 0.335, 0.5])
+@pytest.mark.parametrize("step", [1, 2000])
+def test_salvage_saves_every_row_that_can_be_read(
+    settings: RocksSettings, tmp_path: Path, place: float, step: int
+) -> None:
+    """Also the rows right behind a bad block, the first block of all, and rows days apart."""
+    starts = {"BTC": T + 500_000, "BTCUSDT": T, "ETHUSDT": T + 200_000}
+    rows = [
+        row._replace(timestamp=start + step * (row.timestamp - start))
+        for symbol, start in starts.items()
+        for row in records(symbol, start, 1000)
+    ]
+    with opened(settings) as storage:
+        storage.append(rows)
+        storage.flush()
+    _damage(_only(settings.path, "*.sst"), place)
+    readable = set()
+    with _rocks.RowDatabase.open_view(settings.path) as database:
+        for row in rows:
+            with contextlib.suppress(StoreCorrupt):
+                key = f"{row.symbol}:{row.timestamp}".encode()
+                assert database.get_many([key]) == [row.value]
+                readable.add(row)
+    assert 0 < len(rows) - len(readable) < 100
+    result = salvage(settings.path, str(tmp_path / "saved"))
+    with opened(RocksSettings(path=str(tmp_path / "saved"))) as storage:
+        saved = {row for symbol in starts for row in storage.scan(symbol, *ALWAYS)}
+    assert saved == readable
+    assert (result.rows, result.holes) == (len(readable), 1)
+
+
 def test_salvage_rebuilds_a_lost_list_of_files(settings: RocksSettings, tmp_path: Path) -> None:
     rows = records("BTCUSDT", T, 2000)
     with opened(settings) as storage:
