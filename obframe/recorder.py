@@ -39,6 +39,7 @@ logger = logging.getLogger("obframe.recorder")
 
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
+_RETENTION_AGAIN = 5.0
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
 
@@ -173,7 +174,7 @@ class Recorder:
             "symbols": asyncio.create_task(self._follow_symbols(first_wanted)),
             "books": asyncio.create_task(self.books.run()),
             "sampler": asyncio.create_task(self._sample_ticks(first_wanted)),
-            "retention": asyncio.create_task(self._retain()),
+            "retention": asyncio.create_task(self._retain(first_wanted)),
             "summary": asyncio.create_task(self._summarise()),
         }
         stopping = asyncio.create_task(self._stopping.wait())
@@ -348,21 +349,30 @@ class Recorder:
 
     # -- beside the sampling ---------------------------------------------------------------------
 
-    async def _retain(self) -> None:
-        max_age = float(self._retention.max_age)
+    async def _retain(self, first_wanted: asyncio.Event) -> None:
+        max_age, interval = float(self._retention.max_age), float(self._retention.interval)
         if not max_age:
             return
+        await first_wanted.wait()
         while True:
+            complete = False
             try:
-                await self._delete_old(math.floor(self._clock.time() - max_age))
+                complete = await self._delete_old(math.floor(self._clock.time() - max_age))
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)
-            await asyncio.sleep(float(self._retention.interval))
+            await asyncio.sleep(interval if complete else min(interval, _RETENTION_AGAIN))
 
-    async def _delete_old(self, before: int) -> None:
+    async def _delete_old(self, before: int) -> bool:
+        """Delete what is older; return whether every symbol could have its turn."""
+        complete = True
         for symbol in await self._writer.call(self._storage.symbols):
-            await self._writer.call(self._storage.delete_before, symbol, before)
+            sampled = self._sampled.get(symbol)
+            if sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol)):
+                complete = False  # its newest row still has to tell where the time since then began
+            else:
+                await self._writer.call(self._storage.delete_before, symbol, before)
+        return complete
 
     async def _summarise(self) -> None:
         rows = gaps = 0

@@ -140,6 +140,7 @@ class StorageWriter:
         self.counters: Counter[str] = Counter()
         self.gap_seconds: Counter[GapReason] = Counter()
         self.trouble: str | None = None
+        self._resuming: set[str] = set()
         self._horizons: dict[str, int] = {}  # newest second known, where that is ahead of the clock
 
     @property
@@ -158,6 +159,11 @@ class StorageWriter:
             reason: Why nothing was recorded before.
         """
         self._next.resumes.append(_Resume(symbol, first, reason))
+        self._resuming.add(symbol)
+
+    def is_resuming(self, symbol: str) -> bool:
+        """Tell whether the time before the symbol's first second is yet to be accounted for."""
+        return symbol in self._resuming
 
     def add_gap(self, symbol: str, start: int, end: int, reason: GapReason, detail: str) -> None:
         """Account for seconds that have no row; both ends inside."""
@@ -291,7 +297,7 @@ class StorageWriter:
         """Store one job; what has been stored is taken out, so that a retry does only the rest."""
         while job.resumes:
             gap = await self._account_for(job.resumes[0])
-            job.resumes.pop(0)
+            self._resuming.discard(job.resumes.pop(0).symbol)
             if gap is not None:
                 self.gap_seconds[gap.reason] += gap.seconds
                 self._on_gap(gap)

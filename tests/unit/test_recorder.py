@@ -526,7 +526,29 @@ async def test_retention_runs_and_keeps_what_is_young() -> None:
         desk.bring_live("BTCUSDT")
         await desk.clock.run(2)
         await until(lambda: storage.symbols() == ["BTCUSDT"])
+        await until(lambda: min(desk.rows("BTCUSDT")) > -100)
     assert min(desk.rows("BTCUSDT")) in (-80, -79, -78)
+
+
+async def test_the_time_between_two_runs_is_told_though_the_last_row_is_past_its_age() -> None:
+    """Retention must not delete the last row before the time since then is accounted for."""
+    storage = MemoryStorage()
+    storage.append([Record("BTCUSDT", START - 500, b"\x94\x90\x90\x01\x01")])
+    storage.append([Record("GONEUSDT", START - 500, b"\x94\x90\x90\x01\x01")])
+    desk = Desk(
+        "BTCUSDT",
+        storage=storage,
+        retention=RetentionSettings(max_age=Duration(80), interval=Duration(0.01)),
+    )
+    async with desk.recording():
+        await asyncio.sleep(0.05)  # time enough for a retention that does not wait
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        await until(lambda: storage.symbols() == ["BTCUSDT"])
+        await until(lambda: desk.gaps("BTCUSDT") and desk.gaps("BTCUSDT")[0][0] > -100)
+    [(start, end, reason)] = desk.gaps("BTCUSDT")
+    assert -81 <= start <= -78
+    assert (end, reason) == (0, "process_down")
 
 
 async def test_the_update_id_that_falls_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
