@@ -92,16 +92,23 @@ class Layout:
                     str(self),
                 )
             return False  # empty, or a creation that was killed before it held anything
+        current = self._read_current()
+        while True:
+            if not re.fullmatch(rb"MANIFEST-\d+\n", current):
+                raise self._broken("CURRENT does not name a manifest")
+            manifest = current.decode().strip()
+            if self._size(manifest):
+                return True
+            # A writer that starts names a new manifest and removes the old one.
+            read, current = current, self._read_current()
+            if current == read:
+                raise self._broken(f"{manifest}, which CURRENT names, is missing or empty")
+
+    def _read_current(self) -> bytes:
         try:
-            current = (self.rows / "CURRENT").read_bytes()
+            return (self.rows / "CURRENT").read_bytes()
         except OSError as error:
             raise StorageError(f"{self}: CURRENT cannot be read: {error}", str(self)) from error
-        manifest = current.rstrip(b"\n").decode("ascii", "replace")
-        if not re.fullmatch(rb"MANIFEST-\d+\n", current):
-            raise self._broken("CURRENT does not name a manifest")
-        if manifest not in names or not self._size(manifest):
-            raise self._broken(f"{manifest}, which CURRENT names, is missing or empty")
-        return True
 
     def _size(self, name: str) -> int:
         try:
@@ -252,7 +259,11 @@ class ReaderClaim:
                 break
             os.close(self._file)
         self.directory = readers / token
-        self.directory.mkdir()
+        try:
+            self.directory.mkdir()
+        except OSError:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Remove the directory. May be called twice."""

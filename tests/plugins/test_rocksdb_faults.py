@@ -260,6 +260,58 @@ def test_a_reader_that_cannot_be_opened_for_a_moment_heals(
     assert list(Path(settings.path + ".obframe", "readers").iterdir()) == []
 
 
+@pytest.mark.parametrize("step", ["listdir", "read_bytes"])
+def test_a_reader_takes_no_restart_of_the_writer_for_damage(
+    settings: RocksSettings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """A start of the writer replaces the list of files while the reader looks at it."""
+    restarts = [1]
+
+    def restart(found: Any) -> Any:
+        if restarts[0]:
+            restarts[0] -= 1
+            with opened(settings) as storage:
+                storage.append(tick(T + 1))
+        return found
+
+    listdir, read_bytes = os.listdir, Path.read_bytes
+    with opened(settings) as storage:
+        storage.append(tick(T))
+    if step == "listdir":
+        monkeypatch.setattr(os, "listdir", lambda path: restart(listdir(path)))
+    else:
+
+        def read_then_restart(path: Path) -> bytes:
+            found = read_bytes(path)
+            return bytes(restart(found)) if path.name == "CURRENT" else found
+
+        monkeypatch.setattr(Path, "read_bytes", read_then_restart)
+    with open_reader(settings) as reader:
+        assert restarts == [0]
+        assert reader.latest(SYMBOLS[0]) == tick(T + 1)[0]
+
+
+def test_a_reader_without_room_for_its_directory_leaves_nothing(
+    settings: RocksSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(settings) as storage:
+        storage.append(tick(T))
+    mkdir = Path.mkdir
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.parent.name == "readers":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        mkdir(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with pytest.raises(StorageError, match="No space left"):
+            open_reader(settings).__enter__()
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert list(Path(settings.path + ".obframe", "readers").iterdir()) == []
+
+
 def test_readers_leave_nothing_even_when_killed(settings: RocksSettings) -> None:
     """The directory of a dead reader is removed by the next one, that of a living one is not."""
     with opened(settings) as storage:
