@@ -236,13 +236,16 @@ class Recorder:
                     self._want(wanted, now_wanted)
                     wanted = now_wanted
                     first_wanted.set()
-                return
             except Exception as error:
                 if not first_wanted.is_set():
                     raise ObframeError(f"the symbol source failed: {error}") from error
                 logger.exception("the symbol source failed, the set of symbols stands")
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 60.0)
+            else:
+                if not first_wanted.is_set():
+                    raise ObframeError("the symbol source named no instruments")
+                return
 
     def _want(self, old: frozenset[Instrument], new: frozenset[Instrument]) -> None:
         for instrument in sorted(old - new):

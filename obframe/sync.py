@@ -258,7 +258,10 @@ class BookSynchronizer:
             usable = proof.add_snapshot(snapshot)
         except CapacityError as error:
             self.counters["capacity"] += 1
-            self._start_over(BookState.RESYNCING, GapReason.CAPACITY, str(error))
+            if proof is self._refresh:
+                self._refresh = None  # the live book is proven without it
+            else:
+                self._start_over(BookState.RESYNCING, GapReason.CAPACITY, str(error))
             return
         if not usable:
             self.counters["snapshots_refused"] += 1

@@ -167,7 +167,7 @@ class StateChange(NamedTuple):
         instrument: Whose book.
         old: State before.
         new: State after.
-        reason: Why; None for changes towards ``LIVE`` or ``UNSUBSCRIBED``.
+        reason: Why; None for changes towards ``LIVE``.
         detail: One line for a person.
     """
 

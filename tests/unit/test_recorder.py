@@ -19,6 +19,7 @@ from obframe import (
     Instrument,
     Mark,
     MarkKind,
+    ObframeError,
     Record,
     Snapshot,
     StorageError,
@@ -584,6 +585,18 @@ async def test_a_symbol_source_that_fails_at_once_ends_the_run_with_its_reason()
     recorder = Recorder(feed=ScriptedFeed(), storage=MemoryStorage(), symbol_source=NoSymbols())
     with pytest.raises(Exception, match="the list is gone"):
         await recorder.run()
+
+
+class Nothing:
+    async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
+        return
+        yield frozenset()
+
+
+async def test_a_symbol_source_that_ends_without_a_word_ends_the_run() -> None:
+    recorder = Recorder(feed=ScriptedFeed(), storage=MemoryStorage(), symbol_source=Nothing())
+    with pytest.raises(ObframeError, match="named no instruments"):
+        await recorder.run(duration=2.0)
 
 
 async def test_row_38_a_row_whose_label_is_far_from_the_clock_is_refused() -> None:

@@ -358,6 +358,23 @@ def test_row_30_a_refresh_that_is_ahead_of_the_stream_waits_for_it() -> None:
     assert (sync.book.update_id, sync.book.bids(1)) == (16, [("1000.00", "3")])
 
 
+def test_row_30_a_refresh_that_does_not_fit_leaves_the_live_book_alone() -> None:
+    sync = subscribed()
+    sync.receive_update(update(11, 12))
+    sync.receive_snapshot(
+        snapshot(11, bids=many("bid", 5, 1000), asks=many("ask", 5, 1001), limit=5)
+    )
+    sync.tick(0.0)
+    sync.receive_update(update(13, 13, bids=[("900.000000000001", "1")]))
+    far = [("5000000000", "1")]
+    sync.receive_snapshot(snapshot(12, bids=many("bid", 5, 1000), asks=far, limit=50))
+    assert sync.counters["capacity"] == 1
+    assert sync.state is BookState.LIVE
+    sync.receive_update(update(14, 14, bids=[("1000.00", "7")]))
+    assert sync.book is not None
+    assert sync.book.bids(1) == [("1000.00", "7")]
+
+
 def test_row_31_halted_and_trading_again() -> None:
     sync = live()
     sync.receive_status(status(StreamEvent.HALTED, GapReason.HALTED, "BREAK"))
