@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from obframe._core import DepthSnapshot, DepthUpdate, OrderBook, Snapshot
 from obframe.histogram import Histogram
+from obframe.proof import SyncLimits
 from obframe.protocols import Feed, FeedEvent
-from obframe.sync import BookSynchronizer, SnapshotWanted, SyncLimits
+from obframe.sync import BookSynchronizer, SnapshotWanted
 from obframe.types import (
     BookState,
     FeedStatus,

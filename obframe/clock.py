@@ -74,7 +74,7 @@ class Tick(NamedTuple):
         second: The label, Unix seconds; None when there is only a loss to report.
         lag: Seconds of wall clock from the label to now.
         missed: The seconds lost since the tick before, if any.
-        relived: The wall clock was set back: the label lies at or before one given earlier.
+        relived: The wall clock was set back: the label, or what is missed, was given before.
         resync: Time was lost (step forward, suspend) in a way that leaves no book proven.
     """
 
@@ -119,7 +119,8 @@ async def ticks(clock: Clock, late_tolerance: float = 0.5) -> AsyncIterator[Tick
             label = now + 1
         elif step <= -STEP_THRESHOLD and now < newest:
             detail = f"the wall clock stepped by {step:+.1f} s; these seconds were recorded before"
-            yield Tick(None, 0.0, Missed(now + 1, newest, GapReason.CLOCK_STEP, detail))
+            again = Missed(now + 1, newest, GapReason.CLOCK_STEP, detail)
+            yield Tick(None, 0.0, again, relived=True)
             label = now + 1
         elif wall < label:
             continue  # the wall clock was slewed back a little

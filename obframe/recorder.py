@@ -14,7 +14,7 @@ from typing import Any
 
 from obframe._core import Snapshot
 from obframe.books import BookManager
-from obframe.clock import Clock, SystemClock, Tick, ticks
+from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.histogram import Histogram
 from obframe.protocols import Feed, Sink, Storage, SymbolSource
@@ -219,7 +219,7 @@ class Recorder:
         drained = writer.done() and writer.exception() is None
         for task in (writer, *sinks):
             task.cancel()
-        await asyncio.gather(writer, *sinks, return_exceptions=True)
+        await asyncio.wait((writer, *sinks), timeout=1.0)  # a sink may swallow its cancellation
         if not drained:
             held = self._writer.queued_rows
             logger.error("%d rows could not be stored before the end", held)
@@ -272,9 +272,12 @@ class Recorder:
         async for tick in ticks(self._clock, self._settings.late_tolerance):
             self.books.tick(self._clock.monotonic())
             if tick.missed is not None:
-                self._lose(tick)
-            if tick.resync and tick.missed is not None:
-                self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
+                if tick.relived:
+                    self._relive(tick.missed)
+                else:
+                    self._lose(tick.missed)
+                if tick.resync:
+                    self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
             if tick.second is None:
                 continue
             self._lag.add(int(tick.lag * 1e9))
@@ -283,9 +286,18 @@ class Recorder:
                 continue
             self._sample(tick.second)
 
-    def _lose(self, tick: Tick) -> None:
-        missed = tick.missed
-        assert missed is not None
+    def _relive(self, missed: Missed) -> None:
+        """Mark the seconds that come again: each is told of already, and that stays."""
+        logger.warning("seconds %d to %d come again: %s", *missed[:2], missed.detail)
+        start, end, kind = missed.start, missed.end, MarkKind.RELIVED
+        marks = [
+            Mark(symbol, max(start, sampled.first), end, kind)
+            for symbol, sampled in self._sampled.items()
+            if sampled.first is not None and sampled.first <= end
+        ]
+        self._writer.submit(end, (), marks)
+
+    def _lose(self, missed: Missed) -> None:
         logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
         for symbol, sampled in self._sampled.items():
             if sampled.first is not None:

@@ -16,12 +16,13 @@ stream there is then nothing unknown.
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from obframe._core import DepthSnapshot, DepthUpdate, OrderBook
 from obframe.errors import CapacityError
+from obframe.proof import BufferFull, Proof, SyncLimits
 from obframe.types import (
     SNAPSHOT_DEPTH,
     BookState,
@@ -42,121 +43,6 @@ class SnapshotWanted:
 
 
 SyncEvent: TypeAlias = StateChange | SnapshotWanted
-
-
-@dataclass(frozen=True, slots=True)
-class SyncLimits:
-    """Bounds of one synchroniser.
-
-    Args:
-        buffer_updates: Updates kept while a snapshot is awaited; past it the attempt is given up.
-        buffer_levels: The same bound in level changes.
-        backoff_first: Seconds before the second snapshot request of a series.
-        backoff_max: Upper bound of that delay.
-        stable_after: Seconds live after which the series of failures is forgotten.
-        first_update_wait: Seconds an open stream may be silent before a snapshot is asked for.
-        crossed_after: Seconds a book may stay crossed or locked before it is proven anew.
-        refresh_every: Least seconds between two snapshots that widen a live book's coverage.
-        catch_up_after: Seconds in which nothing but old updates may come before what the book
-            stands at is doubted: the snapshot was far ahead, or the venue's ids began anew.
-    """
-
-    buffer_updates: int = 5_000
-    buffer_levels: int = 500_000
-    backoff_first: float = 0.5
-    backoff_max: float = 30.0
-    stable_after: float = 60.0
-    first_update_wait: float = 3.0
-    crossed_after: float = 3.0
-    refresh_every: float = 30.0
-    catch_up_after: float = 10.0
-
-
-class _Overflow(Exception):
-    """The buffer's bound was reached."""
-
-
-class _Proof:
-    """One attempt to join a stream and a snapshot into a proven book."""
-
-    __slots__ = ("_counters", "_levels", "_limits", "_symbol", "_updates", "book", "proven")
-
-    def __init__(self, symbol: str, limits: SyncLimits, counters: Counter[str]) -> None:
-        self._symbol = symbol
-        self._limits = limits
-        self._counters = counters
-        self._updates: deque[DepthUpdate] = deque()
-        self._levels = 0
-        self.book: OrderBook | None = None
-        self.proven = False
-
-    @property
-    def streaming(self) -> bool:
-        """Whether any update has been seen."""
-        return bool(self._updates) or self.book is not None
-
-    def add_update(self, update: DepthUpdate) -> bool:
-        """Take the next update of the stream.
-
-        Returns:
-            False when a snapshot that was waiting for its first update turned out too old; the
-            update is kept for the next one.
-        """
-        if self.book is not None:
-            return self._join(update)
-        if self._updates:
-            newest = self._updates[-1].last_update_id
-            if update.prev_update_id != newest:
-                if update.last_update_id <= newest:
-                    self._counters["old"] += 1
-                    return True
-                self._counters["sequence"] += 1
-                self.clear()
-        self._keep(update)
-        return True
-
-    def add_snapshot(self, snapshot: DepthSnapshot) -> bool:
-        """Take a snapshot; return False when it is older than what is kept (which stays)."""
-        if self._updates and self._updates[0].prev_update_id > snapshot.last_update_id:
-            return False
-        book = OrderBook(self._symbol)
-        book.load(snapshot)
-        self.book = book
-        updates, self._updates, self._levels = self._updates, deque(), 0
-        usable = True
-        for update in updates:
-            usable &= self._join(update)
-        return usable
-
-    def clear(self) -> None:
-        """Forget everything kept."""
-        self._updates.clear()
-        self._levels = 0
-        self.book = None
-
-    def _join(self, update: DepthUpdate) -> bool:
-        book = self.book
-        assert book is not None
-        if self.proven:
-            book.apply(update)
-        elif update.last_update_id < book.update_id:
-            self._counters["old"] += 1
-        elif update.prev_update_id <= book.update_id:
-            book.apply(update)
-            self.proven = True
-        else:
-            self.clear()
-            self._keep(update)
-            return False
-        return True
-
-    def _keep(self, update: DepthUpdate) -> None:
-        self._levels += len(update)
-        if len(self._updates) >= self._limits.buffer_updates or (
-            self._levels > self._limits.buffer_levels
-        ):
-            raise _Overflow
-        self._updates.append(update)
 
 
 class BookSynchronizer:
@@ -197,8 +83,8 @@ class BookSynchronizer:
         self.counters: Counter[str] = Counter()
         self.events: list[SyncEvent] = []
         self._book: OrderBook | None = None
-        self._proof = _Proof(instrument.symbol, self._limits, self.counters)
-        self._refresh: _Proof | None = None
+        self._proof = Proof(instrument.symbol, self._limits, self.counters)
+        self._refresh: Proof | None = None
         self._refresh_after = 0.0
         self._stream_open = False
         self._snapshot_due = False
@@ -415,7 +301,7 @@ class BookSynchronizer:
         if refresh is not None:
             try:
                 usable = refresh.add_update(update)
-            except (_Overflow, CapacityError):
+            except (BufferFull, CapacityError):
                 self._refresh = None
                 return
             if not usable:
@@ -431,7 +317,7 @@ class BookSynchronizer:
         gaps = self.counters["sequence"]
         try:
             usable = proof.add_update(update)
-        except _Overflow:
+        except BufferFull:
             self.counters["buffer_full"] += 1
             detail = "no usable snapshot came before the buffer of updates was full"
             self._start_over(self.state, GapReason.BUFFER, detail)
@@ -450,7 +336,7 @@ class BookSynchronizer:
         elif proof.book is None and not self._snapshot_due:
             self._want_snapshot()
 
-    def _accept(self, proof: _Proof) -> None:
+    def _accept(self, proof: Proof) -> None:
         self._book = proof.book
         self._refresh = None
         self._attempts = 0
@@ -462,8 +348,8 @@ class BookSynchronizer:
             else:
                 self._change(BookState.STALE, *self._silence)
 
-    def _new_proof(self) -> _Proof:
-        return _Proof(self.instrument.symbol, self._limits, self.counters)
+    def _new_proof(self) -> Proof:
+        return Proof(self.instrument.symbol, self._limits, self.counters)
 
     def _open_stream(self) -> None:
         self._stream_open = True

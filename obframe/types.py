@@ -136,6 +136,7 @@ class MarkKind(StrEnum):
 
     UNCERTAIN = "uncertain"  # level 20 lies beyond what the venue's snapshot covered
     EPOCH = "epoch"  # first row after a (re)synchronisation
+    RELIVED = "relived"  # the wall clock was set back over it; what is stored is of the first time
 
 
 class Mark(NamedTuple):

@@ -237,6 +237,8 @@ class Shard:
         self.opened(new, [i for s, i in self.instruments.items() if new.streams[s].open])
         if old.silent and new.has_data and not new.silent:
             self.resumed(new)
+        elif old.silent and not new.silent:
+            new.silent = True  # so that its first data tells of the end of the silence
         elif new.silent and not old.silent:
             self.fell_silent(new, "the new connection carries no data")
         new.deliver = context.emit

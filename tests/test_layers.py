@@ -20,7 +20,9 @@ LAYERS = (
     {
         "obframe.clock",
         "obframe.config",
+        "obframe.gaplog",
         "obframe.histogram",
+        "obframe.proof",
         "obframe.query",
         "obframe.registry",
         "obframe.settings",

@@ -17,7 +17,8 @@ from obframe import (
     StateChange,
     StreamEvent,
 )
-from obframe.sync import BookSynchronizer, SnapshotWanted, SyncLimits
+from obframe.proof import SyncLimits
+from obframe.sync import BookSynchronizer, SnapshotWanted
 
 BTC = Instrument("BTCUSDT")
 BIDS = [("100.00", "1"), ("99.00", "2")]
