@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason
+from obframe import Gap, GapReason, MarkKind
 from obframe.config import load_settings
 from obframe.registry import load
 from obframe.vetting import SINK, check_protocol
@@ -91,6 +91,15 @@ def test_every_cause_of_a_gap_is_explained() -> None:
     table = dict(re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE))
     second = 1_700_000_000
     assert table == {str(reason): Gap("X", second, second, reason).origin for reason in GapReason}
+
+
+def test_every_mark_is_explained() -> None:
+    text = (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+    section = text.partition("## Marks")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [
+        str(kind) for kind in (MarkKind.EPOCH, MarkKind.UNCERTAIN, MarkKind.RELIVED)
+    ]
+    assert len(MarkKind) == 3
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
