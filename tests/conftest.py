@@ -12,8 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Chosen by --hypothesis-profile. The default draws the same examples every time; the nightly run
+# draws new ones.
+settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("short", settings.get_profile("default"), max_examples=20)
+settings.register_profile(
+    "nightly",
+    max_examples=10_000,
+    deadline=None,
+    derandomize=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("default")
 
 
 @pytest.fixture(scope="session")

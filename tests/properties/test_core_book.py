@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obframe._core import DepthSnapshot, DepthUpdate, OrderBook, Snapshot
@@ -31,7 +31,6 @@ def assert_same(book: OrderBook, reference: ReferenceBook) -> None:
 
 
 @given(depth_streams())
-@settings(max_examples=80, deadline=None)
 def test_rows_12_13_14_book_equals_the_reference_book(stream: DepthStream) -> None:
     """Huge quantities, prices that come twice, decimals that grow, deletes of what is not there."""
     book, reference = start(stream)
@@ -62,7 +61,6 @@ def count_unknown(reference: ReferenceBook, diff: Diff) -> int:
 
 
 @given(depth_streams(max_diffs=4), st.integers(-(2**63), 2**63 - 1), st.integers(0, 40))
-@settings(max_examples=60, deadline=None)
 def test_row_is_packed_as_msgpack_packs_it(stream: DepthStream, timestamp: int, depth: int) -> None:
     book, reference = start(stream)
     for diff in stream.diffs:
@@ -77,7 +75,6 @@ def test_row_is_packed_as_msgpack_packs_it(stream: DepthStream, timestamp: int, 
 
 
 @given(levels(40), st.permutations(range(40)), st.integers(0, 45))
-@settings(max_examples=60, deadline=None)
 def test_loading_does_not_depend_on_the_order_of_distinct_prices(
     drawn: tuple[Level, ...], order: list[int], limit: int
 ) -> None:
@@ -95,7 +92,6 @@ def test_loading_does_not_depend_on_the_order_of_distinct_prices(
 
 
 @given(depth_streams(max_diffs=6), st.data())
-@settings(max_examples=50, deadline=None)
 def test_row_30_coverage_ends_at_the_worst_price_of_a_cut_snapshot(
     stream: DepthStream, data: st.DataObject
 ) -> None:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obframe._core import (
@@ -192,7 +192,6 @@ def assert_judged_alike(data: bytes, futures: bool) -> None:
 
 
 @given(st.data(), depth_streams(max_diffs=1), st.booleans(), st.text(min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
 def test_row_16_reads_events_of_any_order_spaces_and_unknown_fields(
     data: st.DataObject, stream: DepthStream, futures: bool, symbol: str
 ) -> None:
@@ -220,7 +219,6 @@ def test_row_16_reads_events_of_any_order_spaces_and_unknown_fields(
 
 
 @given(st.data(), levels(5), levels(5), st.booleans())
-@settings(max_examples=40, deadline=None)
 def test_row_15_every_truncation_is_refused(
     data: st.DataObject,
     bids: tuple[tuple[str, str], ...],
@@ -236,7 +234,6 @@ def test_row_15_every_truncation_is_refused(
 
 
 @given(st.data(), levels(4), levels(4), st.booleans())
-@settings(max_examples=150, deadline=None)
 def test_rows_3_11_15_damaged_messages_are_judged_as_the_oracle_does(
     data: st.DataObject,
     bids: tuple[tuple[str, str], ...],
@@ -285,7 +282,6 @@ def test_rows_3_11_15_many_small_damages_are_judged_as_the_oracle_does(
 
 
 @given(st.data(), levels(4), levels(4), st.booleans())
-@settings(max_examples=60, deadline=None)
 def test_row_11_a_refused_event_leaves_the_book_as_it_was(
     data: st.DataObject,
     bids: tuple[tuple[str, str], ...],
@@ -306,13 +302,11 @@ def test_row_11_a_refused_event_leaves_the_book_as_it_was(
 
 
 @given(st.binary(max_size=60), st.booleans())
-@settings(max_examples=200, deadline=None)
 def test_row_15_arbitrary_bytes_are_judged_as_the_oracle_does(data: bytes, futures: bool) -> None:
     assert_judged_alike(data, futures)
 
 
 @given(st.data(), levels(8), levels(8), st.integers(0, 2**63 - 1), st.integers(0, 10))
-@settings(max_examples=60, deadline=None)
 def test_reads_snapshots_of_any_order_and_spaces(
     data: st.DataObject,
     bids: tuple[tuple[str, str], ...],

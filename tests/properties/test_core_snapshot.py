@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import msgpack
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from obframe._core import Level, Snapshot
@@ -67,7 +67,6 @@ def assert_judged_alike(data: bytes) -> None:
 @given(
     levels(24), levels(24), st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.data()
 )
-@settings(max_examples=80, deadline=None)
 def test_packing_equals_msgpack_and_both_forms_come_back(
     bids: tuple[Level, ...],
     asks: tuple[Level, ...],
@@ -116,6 +115,5 @@ def test_row_50_damaged_rows_are_judged_as_a_strict_reader_does() -> None:
 
 
 @given(st.binary(max_size=40))
-@settings(max_examples=200, deadline=None)
 def test_row_50_arbitrary_bytes_never_crash(data: bytes) -> None:
     assert_judged_alike(data)
