@@ -9,11 +9,11 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench crash soak docs build clean setup
+.PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo 'make lint | bench | docs | build | clean'
+	@echo 'make lint | bench | bench-peers | docs | build | clean'
 	@echo 'make crash ROUNDS=100    kill -9 a recorder of 20 symbols so many times'
 	@echo 'make soak SECONDS=3600   record 20 symbols for so long and judge every row'
 
@@ -52,6 +52,29 @@ lint: $(VENV)/.stamp-built
 bench: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest benchmarks
 
+# obframe beside the libraries people use instead, in an environment of its own; see docs/performance.md.
+# order-book needs Python 3.13, and not every peer has wheels for what is newer.
+PEERS_PYTHON ?= $(shell for each in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) python3; do \
+  if $$each -c 'import sys; sys.exit(sys.version_info < (3, 13))' 2>/dev/null; then echo $$each; exit; fi; \
+  done; echo $(PYTHON))
+PEERS_VENV ?= .venv-peers
+PEERS_BIN := $(PEERS_VENV)/bin
+PEERS_OPTIONS ?=
+PEERS_SKIP ?=
+
+$(PEERS_VENV)/.stamp-peers: benchmarks/peers/requirements.txt benchmarks/peers/install.py
+	$(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	@echo 'installing the peers; the first time hummingbot is compiled, which takes minutes'
+	$(PEERS_BIN)/python benchmarks/peers/install.py $(PEERS_VENV)/reasons.json $(PEERS_SKIP)
+	@touch $@
+
+$(PEERS_VENV)/.stamp-obframe: $(PEERS_VENV)/.stamp-peers $(BUILD_INPUTS) $(wildcard obframe/*.py obframe/*/*.py plugins/*.py)
+	$(PEERS_BIN)/python benchmarks/peers/install.py obframe
+	@touch $@
+
+bench-peers: $(PEERS_VENV)/.stamp-obframe
+	$(PEERS_BIN)/python benchmarks/peers/run.py --docs docs --reasons $(PEERS_VENV)/reasons.json $(PEERS_OPTIONS)
+
 # The long forms of two tests that `make test` runs in short.
 ROUNDS ?= 100
 crash: $(VENV)/.stamp-built
@@ -69,6 +92,6 @@ build: $(VENV)/.stamp-built
 	$(BIN)/python -m build --outdir dist
 
 clean:
-	rm -rf $(VENV) build dist obframe.egg-info obframe-demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEERS_VENV) build dist obframe.egg-info obframe-demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f obframe/_core*.so
