@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from obframe._core import DepthSnapshot, DepthUpdate, OrderBook, Snapshot
@@ -30,6 +30,7 @@ from obframe.types import (
 
 logger = logging.getLogger("obframe.books")
 
+_LOST = (BookState.STALE, BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 _RESTART_FIRST = 0.5
 _RESTART_MAX = 60.0
 _REQUEST_AGAIN = 5.0
@@ -102,6 +103,7 @@ class BookManager:
         self._limits = limits
         self._random = rng or random.Random()
         self._entries: dict[str, Entry] = {}
+        self._recovered: list[StateChange] = []  # told in the log together, at the next tick
         self.latency = Histogram()
         self.counters: Counter[str] = Counter()
 
@@ -210,7 +212,7 @@ class BookManager:
             if event.received_ns:
                 self.latency.add(time.monotonic_ns() - event.received_ns)
             if entry.sync.events or entry.watchers:
-                self._tell(entry)
+                _log_changes(self._tell(entry))
         elif isinstance(event, DepthSnapshot):
             entry = self._entries.get(event.symbol)
             if entry is None:
@@ -220,13 +222,15 @@ class BookManager:
                 entry.sync.receive_snapshot(event)
             except Exception as error:
                 self._fail(entry, error)
-            self._tell(entry)
+            _log_changes(self._tell(entry))
         elif isinstance(event, FeedStatus):
-            for instrument in event.instruments:
+            lost: list[StateChange] = []
+            for instrument in sorted(event.instruments):
                 entry = self._entries.get(instrument.symbol)
                 if entry is not None:
                     entry.sync.receive_status(event)
-                    self._tell(entry)
+                    lost += self._tell(entry)
+            _log_changes(lost)
         else:
             self.counters["unknown"] += 1
             logger.error("the feed emitted a %s, which is no feed event", type(event).__name__)
@@ -237,23 +241,31 @@ class BookManager:
         Args:
             now: Seconds of a monotonic clock.
         """
+        lost: list[StateChange] = []
         for entry in list(self._entries.values()):
             try:
                 entry.sync.tick(now)
             except Exception as error:
                 self._fail(entry, error)
             if entry.sync.events:
-                self._tell(entry)
+                lost += self._tell(entry)
+        _log_changes(lost)
+        _log_changes(self._recovered)
+        self._recovered.clear()
 
     def resynchronise_all(self, reason: GapReason, detail: str) -> None:
         """Throw every proven book away and prove it anew; the others keep their own cause."""
+        lost: list[StateChange] = []
         for entry in list(self._entries.values()):
             if entry.sync.book is not None:
                 entry.sync.resynchronise(reason, detail)
-                self._tell(entry)
+                lost += self._tell(entry)
+        _log_changes(lost)
 
     def close(self) -> None:
         """Cancel what is scheduled."""
+        _log_changes(self._recovered)
+        self._recovered.clear()
         for entry in self._entries.values():
             if entry.snapshot_timer is not None:
                 entry.snapshot_timer.cancel()
@@ -271,16 +283,19 @@ class BookManager:
         instruments = frozenset(entry.sync.instrument for entry in self._entries.values())
         self.emit(FeedStatus(event, instruments, reason, detail))
 
-    def _tell(self, entry: Entry) -> None:
+    def _tell(self, entry: Entry) -> list[StateChange]:
+        """Pass on what a synchroniser has to tell; return what was lost, to be logged at once."""
+        lost: list[StateChange] = []
         for event in entry.sync.take_events():
             if isinstance(event, SnapshotWanted):
                 self._schedule_snapshot(entry, event.delay)
             else:
-                self._log_change(event)
+                (lost if event.new in _LOST else self._recovered).append(event)
                 if self._on_change is not None:
                     self._on_change(event)
         for watcher in entry.watchers:
             watcher.set()
+        return lost
 
     def _schedule_snapshot(self, entry: Entry, delay: float) -> None:
         if entry.snapshot_timer is not None:
@@ -301,15 +316,28 @@ class BookManager:
             logger.exception("%s: the feed cannot be asked for a snapshot", instrument.symbol)
             self._schedule_snapshot(entry, _REQUEST_AGAIN)
 
-    @staticmethod
-    def _log_change(change: StateChange) -> None:
-        quiet = change.old in (BookState.UNSUBSCRIBED, BookState.CONNECTING)
+
+def _log_changes(changes: Iterable[StateChange]) -> None:
+    """Log one line for all books that changed alike."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for change in changes:
+        lost = change.new in _LOST
+        reason = str(change.reason) if lost else ""
+        kind = (change.old, change.new, reason, change.detail if lost else "")
+        alike.setdefault(kind, []).append(change.instrument.symbol)
+    for (old, new, reason, detail), symbols in alike.items():
         logger.log(
-            logging.INFO if change.reason is None or quiet else logging.WARNING,
+            logging.WARNING if reason else logging.INFO,
             "%s: %s -> %s%s%s",
-            change.instrument.symbol,
-            change.old,
-            change.new,
-            f" ({change.reason})" if change.reason else "",
-            f": {change.detail}" if change.detail else "",
+            name_some(symbols),
+            old,
+            new,
+            f" ({reason})" if reason else "",
+            f": {detail}" if detail else "",
         )
+
+
+def name_some(symbols: Sequence[str], most: int = 10) -> str:
+    """Name the first symbols, and say how many more there are."""
+    shown = ", ".join(symbols[:most])
+    return shown if len(symbols) <= most else f"{shown} and {len(symbols) - most} more"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from obframe._core import Snapshot
-from obframe.books import BookManager
+from obframe.books import BookManager, name_some
 from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.histogram import Histogram
@@ -40,6 +40,8 @@ logger = logging.getLogger("obframe.recorder")
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
 _RETENTION_AGAIN = 5.0
+# Losses that are found only some time after the first update went missing.
+_MISSED_BEFORE = (GapReason.SEQUENCE, GapReason.SILENT, GapReason.DISCONNECTED)
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
 
@@ -77,8 +79,11 @@ class _Sampled:
 
     before: GapReason
     first: int | None = None
+    lost: GapReason | None = None  # why its live book gave no row at the last tick
     epoch: int = 0
-    update_id: int = -1
+    update_id: int = -1  # of the last row, and since which second and until when rows have it
+    since: int = 0
+    until: int = 0
 
 
 @dataclass(slots=True)
@@ -126,6 +131,7 @@ class Recorder:
         self._stopping = asyncio.Event()
         self._sampled: dict[str, _Sampled] = {}
         self._left: set[str] = set()
+        self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
         self._sinks = [
@@ -186,6 +192,7 @@ class Recorder:
                 task.cancel()
             await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
             self.books.close()
+            self._writer.submit(0, (), self._take_late_marks())
             drained = await self._drain(writer, sinks)
         return self._summary(drained)
 
@@ -223,6 +230,10 @@ class Recorder:
         if not drained:
             held = self._writer.queued_rows
             logger.error("%d rows could not be stored before the end", held)
+        for sink in self._sinks:
+            if sink.counters["dropped"]:
+                counts = sink.counters["dropped"], sink.counters["written"]
+                logger.warning("sink %s: %d snapshots dropped, %d written", sink.name, *counts)
         return drained
 
     # -- what is wanted --------------------------------------------------------------------------
@@ -263,7 +274,7 @@ class Recorder:
             self._sampled[symbol] = _Sampled(reason)
         self.books.subscribe(*added)
         if added:
-            logger.info("recording %s", _enumerate([item.symbol for item in added]))
+            logger.info("recording %s", name_some([item.symbol for item in added]))
 
     # -- sampling --------------------------------------------------------------------------------
 
@@ -305,7 +316,7 @@ class Recorder:
         self._writer.submit(missed.end, (), ())
 
     def _sample(self, second: int) -> None:
-        sample = _Sample()
+        sample = _Sample(marks=self._take_late_marks())
         age = self._clock.time() - second
         if not -_NEWEST_LABEL <= age <= _OLDEST_LABEL:
             # The tick itself vouches for this; a row that says otherwise must never be stored.
@@ -339,18 +350,27 @@ class Recorder:
         book = sync.book
         if sync.state is not BookState.LIVE or book is None:
             return sync.cause or GapReason.INTERNAL, sync.detail
-        if book.crossed:
-            return GapReason.CROSSED, "best bid at or above best ask"
-        if book.bid_count == 0 and book.ask_count == 0:
-            return GapReason.EMPTY, "both sides of the book are empty"
         symbol = sync.instrument.symbol
+        lost: tuple[GapReason, str] | None = None
+        if book.crossed:
+            lost = GapReason.CROSSED, "best bid at or above best ask"
+        elif book.bid_count == 0 and book.ask_count == 0:
+            lost = GapReason.EMPTY, "both sides of the book are empty"
+        if lost is not None:
+            if sampled.lost is not lost[0]:
+                logger.warning("%s: live, but no row (%s): %s", symbol, *lost)
+            sampled.lost = lost[0]
+            return lost
+        sampled.lost = None
         snapshot = book.snapshot(second, SNAPSHOT_DEPTH)
         if snapshot.update_id < sampled.update_id:
             self._counters["update_id_fell"] += 1
             logger.warning(
                 "%s: update id fell from %d to %d", symbol, sampled.update_id, snapshot.update_id
             )
-        sampled.update_id = snapshot.update_id
+        if snapshot.update_id != sampled.update_id:
+            sampled.since = second
+        sampled.update_id, sampled.until = snapshot.update_id, second
         if sync.epoch != sampled.epoch:
             sampled.epoch = sync.epoch
             sample.marks.append(Mark(symbol, second, second, MarkKind.EPOCH))
@@ -411,6 +431,15 @@ class Recorder:
             rows, gaps = now_rows, now_gaps
 
     def _observe_change(self, change: StateChange) -> None:
+        sampled = self._sampled.get(change.instrument.symbol)
+        if (
+            sampled is not None
+            and change.reason in _MISSED_BEFORE
+            and change.update_id == sampled.update_id
+        ):
+            kind = MarkKind.STALE
+            mark = Mark(change.instrument.symbol, sampled.since, sampled.until, kind)
+            self._late_marks.append(mark)
         live = (BookState.LIVE, BookState.STALE)
         if change.old in live and change.new in _LOST_STATES and change.reason is not None:
             self._notify(
@@ -419,6 +448,10 @@ class Recorder:
                 reason=str(change.reason),
                 at=int(self._clock.time()),
             )
+
+    def _take_late_marks(self) -> list[Mark]:
+        marks, self._late_marks = self._late_marks, []
+        return marks
 
     def _observe_gap(self, gap: Gap) -> None:
         self._notify("obframe_gap", gap=gap)
@@ -450,8 +483,3 @@ class Recorder:
 
 def _notify_nobody(_hook: str, **_arguments: object) -> None:
     """Observe nothing."""
-
-
-def _enumerate(symbols: list[str], most: int = 10) -> str:
-    shown = ", ".join(symbols[:most])
-    return shown if len(symbols) <= most else f"{shown} and {len(symbols) - most} more"

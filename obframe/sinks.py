@@ -77,7 +77,9 @@ class SinkRunner:
             self.counters["failures"] += 1
             self.counters["dropped"] += len(snapshots)
             if not self._failing:
-                logger.error("sink %s failed; its snapshots are dropped: %r", self.name, error)
+                late = f"no answer within {self._timeout:g} s (recorder.sink_timeout)"
+                why = late if isinstance(error, TimeoutError) else repr(error)
+                logger.error("sink %s failed; its snapshots are dropped: %s", self.name, why)
             self._failing += 1
             return False
         self.counters["written"] += len(snapshots)

@@ -171,7 +171,9 @@ class BookSynchronizer:
                 self._stream_open = False
                 self._open_since = None
                 self._silence = None
-                if self.state is not BookState.HALTED:
+                if self.state in (BookState.UNSUBSCRIBED, BookState.CONNECTING):
+                    self._start_over(BookState.CONNECTING, GapReason.CONNECTING, detail)
+                elif self.state is not BookState.HALTED:
                     reason = reason or GapReason.DISCONNECTED
                     self._start_over(BookState.RECONNECTING, reason, detail)
             case StreamEvent.SILENT:
@@ -360,7 +362,9 @@ class BookSynchronizer:
         self._change(BookState.SYNCING, cause, self.detail)
 
     def _start_over(self, state: BookState, reason: GapReason, detail: str) -> None:
+        stood_at = None
         if self._book is not None:
+            stood_at = self._book.update_id
             self._book = None
             self._relapses += 1
             self._attempts = 0
@@ -369,7 +373,7 @@ class BookSynchronizer:
         self._crossed_since = None
         self._live_since = None
         self._snapshot_due = False
-        self._change(state, reason, detail)
+        self._change(state, reason, detail, stood_at)
 
     def _want_snapshot(self) -> None:
         delay = 0.0
@@ -382,12 +386,18 @@ class BookSynchronizer:
         self._snapshot_due = True
         self.events.append(SnapshotWanted(self.instrument, delay))
 
-    def _change(self, state: BookState, cause: GapReason | None, detail: str) -> None:
+    def _change(
+        self,
+        state: BookState,
+        cause: GapReason | None,
+        detail: str,
+        stood_at: int | None = None,
+    ) -> None:
         old, self.state = self.state, state
         told = (cause, detail) != (self.cause, self.detail)
         self.cause, self.detail = cause, detail
         if old is not state or (told and cause is not None):
-            self.events.append(StateChange(self.instrument, old, state, cause, detail))
+            self.events.append(StateChange(self.instrument, old, state, cause, detail, stood_at))
 
 
 def _describe_cross(book: OrderBook) -> str:

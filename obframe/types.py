@@ -136,6 +136,7 @@ class MarkKind(StrEnum):
 
     UNCERTAIN = "uncertain"  # level 20 lies beyond what the venue's snapshot covered
     EPOCH = "epoch"  # first row after a (re)synchronisation
+    STALE = "stale"  # at the last update before a loss: later ones may have been missing already
     RELIVED = "relived"  # the wall clock was set back over it; what is stored is of the first time
 
 
@@ -170,6 +171,7 @@ class StateChange(NamedTuple):
         new: State after.
         reason: Why; None for changes towards ``LIVE``.
         detail: One line for a person.
+        update_id: Where the book stood that this change threw away; None when it had none to lose.
     """
 
     instrument: Instrument
@@ -177,6 +179,7 @@ class StateChange(NamedTuple):
     new: BookState
     reason: GapReason | None
     detail: str
+    update_id: int | None = None
 
 
 class StreamEvent(StrEnum):

@@ -259,3 +259,23 @@ async def test_row_37_a_lost_time_takes_live_books_only_and_hides_no_other_cause
         manager.resynchronise_all(GapReason.CLOCK_STEP, "the wall clock stepped")
         assert manager.get("BTCUSDT").cause is GapReason.CLOCK_STEP
         assert manager.get("ETHUSDT").cause is GapReason.DISCONNECTED
+
+
+async def test_books_that_change_alike_share_one_line_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    many = [Instrument(f"S{i:03}") for i in range(50)]
+    names = [item.symbol for item in many]
+    async with managed(*many) as (feed, manager, changes):
+        bring_live(feed, *names)
+        manager.tick(0.0)
+        feed.say(StreamEvent.DISCONNECTED, *names, reason=GapReason.DISCONNECTED, detail="reset")
+    lines = [record.getMessage() for record in caplog.records if record.name == "obframe.books"]
+    start = ", ".join(names[:10]) + " and 40 more: "
+    assert lines == [
+        start + "unsubscribed -> syncing",
+        start + "syncing -> live",
+        start + "live -> reconnecting (disconnected): reset",
+    ]
+    assert len(changes) == 150

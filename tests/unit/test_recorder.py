@@ -621,3 +621,40 @@ async def test_row_38_a_row_whose_label_is_far_from_the_clock_is_refused() -> No
     lost = [second for a, b, _ in gaps for second in range(a, b + 1)]
     assert lost == list(range(3, lost[-1] + 1))
     assert lost[-1] >= 23
+
+
+async def test_rows_that_stand_at_the_last_update_before_a_gap_are_marked_stale() -> None:
+    desk = Desk("BTCUSDT", "ETHUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT", "ETHUSDT")
+        await desk.clock.run(2)
+        desk.feed.send(update("BTCUSDT", 13, 13), update("ETHUSDT", 13, 13))
+        await desk.clock.run(3)
+        desk.feed.send(update("BTCUSDT", 20, 21))  # 14 to 19 were lost at some time since second 2
+        desk.feed.send(update("ETHUSDT", 14, 14), update("ETHUSDT", 20, 21))
+        await desk.clock.run(1)
+    stale = [m for m in desk.storage.marks("BTCUSDT", START, FOREVER) if m.kind is MarkKind.STALE]
+    assert stale == [Mark("BTCUSDT", START + 3, START + 5, MarkKind.STALE)]
+    assert desk.rows("BTCUSDT") == [1, 2, 3, 4, 5]
+    others = desk.storage.marks("ETHUSDT", START, FOREVER)
+    assert [m for m in others if m.kind is MarkKind.STALE] == [], "14 came after its last row"
+
+
+async def test_a_stale_mark_found_at_the_very_end_is_stored() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        desk.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT")
+    marks = desk.storage.marks("BTCUSDT", START, FOREVER)
+    assert Mark("BTCUSDT", START + 1, START + 2, MarkKind.STALE) in marks
+
+
+async def test_a_live_book_that_gives_no_row_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(1)
+        desk.feed.send(update("BTCUSDT", 13, 13, bids=[("100.60", "1")]))
+        await desk.clock.run(2)
+    assert caplog.text.count("BTCUSDT: live, but no row (crossed)") == 1

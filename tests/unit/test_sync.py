@@ -637,3 +637,11 @@ def test_whatever_the_stream_does_a_proven_book_is_the_venues_book(futures: bool
         proofs += sync.epoch
     assert proofs > 200, "the test must prove many books"
     assert steps_live > 3_000
+
+
+def test_a_venue_that_was_never_reached_is_still_being_connected_to() -> None:
+    sync = BookSynchronizer(BTC)
+    sync.receive_status(status(StreamEvent.CONNECTING))
+    sync.receive_status(status(StreamEvent.DISCONNECTED, GapReason.DISCONNECTED, "no route"))
+    state = (sync.state, sync.cause, sync.detail)
+    assert state == (BookState.CONNECTING, GapReason.CONNECTING, "no route")
