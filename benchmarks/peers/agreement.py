@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adapters import DEPTH, Levels, Peer, same_number
+from base import DEPTH, Levels, Peer, same_number
 from streams import Feed
 
 from obframe.testing.reference import ReferenceBook

@@ -23,8 +23,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from adapters import PEERS, Peer
+from adapters import PEERS
 from agreement import choose_points, follow_reference, judge
+from base import Peer
 from report import write_report
 from streams import Feed, make_many, make_synthetic, make_traps, read_capture
 

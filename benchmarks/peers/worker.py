@@ -19,8 +19,9 @@ from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from adapters import PEERS, Peer
+from adapters import PEERS
 from agreement import follow_peer, open_book
+from base import Peer
 from streams import Feed
 
 CALLS = 50  # of top or row, on a book that changed just before

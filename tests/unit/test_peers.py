@@ -18,7 +18,20 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / "benchmarks" / "peers"
-NAMES = ("data", "streams", "adapters", "agreement", "report", "worker", "install", "run")
+NAMES = (
+    "data",
+    "streams",
+    "base",
+    "books",
+    "clients",
+    "engines",
+    "adapters",
+    "agreement",
+    "report",
+    "worker",
+    "install",
+    "run",
+)
 
 
 class Modules:
@@ -26,6 +39,8 @@ class Modules:
 
     adapters: Any
     agreement: Any
+    base: Any
+    books: Any
     install: Any
     report: Any
     run: Any
@@ -71,8 +86,8 @@ def judge(peers: Modules, kind: Any, feed: Any, **changes: Any) -> dict[str, Any
 
 @pytest.fixture
 def obframe(peers: Modules) -> Any:
-    peers.adapters.Obframe.require()
-    return peers.adapters.Obframe
+    peers.books.Obframe.require()
+    return peers.books.Obframe
 
 
 def test_obframe_is_right_on_every_stream(peers: Modules, obframe: Any) -> None:
@@ -137,7 +152,7 @@ def test_a_book_that_sorts_texts_is_caught_once_a_price_gains_a_digit(
 
 
 def test_numbers_are_compared_as_exactly_as_their_kind_can_say(peers: Modules) -> None:
-    same = peers.adapters.same_number
+    same = peers.base.same_number
     assert same("1.50", "1.50", "text")
     assert not same("1.5", "1.50", "text")
     assert same("1.5", "1.50", "decimal")
