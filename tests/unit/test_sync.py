@@ -645,3 +645,12 @@ def test_a_venue_that_was_never_reached_is_still_being_connected_to() -> None:
     sync.receive_status(status(StreamEvent.DISCONNECTED, GapReason.DISCONNECTED, "no route"))
     state = (sync.state, sync.cause, sync.detail)
     assert state == (BookState.CONNECTING, GapReason.CONNECTING, "no route")
+
+
+def test_row_7_a_delete_of_an_unknown_level_is_normal_and_counted() -> None:
+    sync = live()
+    sync.receive_update(update(13, 13, bids=[("42.00", "0.00"), ("99.00", "0")]))
+    assert sync.state is BookState.LIVE
+    assert sync.book is not None
+    assert sync.book.unknown_deletes == 1
+    assert sync.book.bids() == [("100.00", "1")]
