@@ -464,7 +464,8 @@ class Recorder:
             ("storage", self._writer.counters),
             ("recorder", self._counters),
         ]
-        parts += [("book", sync.counters) for sync in self.books.synchronizers]
+        for sync in self.books.synchronizers:
+            parts.append(("book", {**sync.counters, "unknown_deletes": sync.unknown_deletes}))
         parts += [(f"sink.{sink.name}", sink.counters) for sink in self._sinks]
         for part, counts in parts:
             for name, count in counts.items():

@@ -103,6 +103,12 @@ class BookSynchronizer:
         """The proven book; None unless the state is ``LIVE`` or ``STALE``."""
         return self._book
 
+    @property
+    def unknown_deletes(self) -> int:
+        """Deletes of levels that no book of this synchroniser held, as is normal."""
+        now = 0 if self._book is None else self._book.unknown_deletes
+        return self.counters["unknown_deletes"] + now
+
     def take_events(self) -> list[SyncEvent]:
         """Return what happened since the last call, oldest first."""
         events, self.events = self.events, []
@@ -339,6 +345,8 @@ class BookSynchronizer:
             self._want_snapshot()
 
     def _accept(self, proof: Proof) -> None:
+        if self._book is not None:
+            self.counters["unknown_deletes"] += self._book.unknown_deletes
         self._book = proof.book
         self._refresh = None
         self._attempts = 0
@@ -365,6 +373,7 @@ class BookSynchronizer:
         stood_at = None
         if self._book is not None:
             stood_at = self._book.update_id
+            self.counters["unknown_deletes"] += self._book.unknown_deletes
             self._book = None
             self._relapses += 1
             self._attempts = 0

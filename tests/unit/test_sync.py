@@ -652,5 +652,8 @@ def test_row_7_a_delete_of_an_unknown_level_is_normal_and_counted() -> None:
     sync.receive_update(update(13, 13, bids=[("42.00", "0.00"), ("99.00", "0")]))
     assert sync.state is BookState.LIVE
     assert sync.book is not None
-    assert sync.book.unknown_deletes == 1
+    assert sync.unknown_deletes == 1
     assert sync.book.bids() == [("100.00", "1")]
+    sync.receive_update(update(20, 21))
+    assert sync.book is None
+    assert sync.unknown_deletes == 1, "what a lost book counted is kept"
