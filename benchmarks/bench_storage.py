@@ -1,6 +1,7 @@
-"""What storing and reading cost: a tick, an hour's scan, the bytes of a row, retention.
+"""What storing and reading cost: a put, a tick, an hour's scan, the bytes of a row, retention.
 
-Run with ``pytest benchmarks/bench_storage.py``. The budgets stand in ``budgets.toml``.
+What is measured runs in turns with the least that any storage has to do for it: the same bytes to
+a plain file and through to the disk, or out of a plain file.
 """
 
 from __future__ import annotations
@@ -9,26 +10,19 @@ import gzip
 import hashlib
 import os
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 from obframe import OrderBook, Record, Snapshot, parse_depth_snapshot, parse_depth_update
+from obframe.query import Row, rows
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
 
 HERE = Path(__file__).resolve().parent
-BUDGETS: dict[str, float] = tomllib.loads((HERE / "budgets.toml").read_text())["storage"]
 T = 1_737_158_400
-SYMBOLS = [f"SYM{n}USDT" for n in range(20)]
-
-
-def _within(benchmark: Any, name: str, scale: float = 1e3) -> None:
-    median = benchmark.stats["median"] * scale
-    budget = BUDGETS[name]
-    assert median <= budget, f"{name}: {median:.3f} measured, {budget} allowed"
 
 
 def _snapshot(symbol: str, second: int) -> Snapshot:
@@ -39,9 +33,25 @@ def _snapshot(symbol: str, second: int) -> Snapshot:
     return Snapshot(symbol, 40_000_000_000 + second, second, bids, asks)
 
 
-def _tick(second: int) -> list[Record]:
+def _tick(second: int, count: int = 20) -> list[Record]:
     value = _snapshot("", second).pack()
-    return [Record(symbol, second, value) for symbol in SYMBOLS]
+    return [Record(f"SYM{n}USDT", second, value) for n in range(count)]
+
+
+class _Log:
+    """A plain file that the same bytes are appended to."""
+
+    def __init__(self, path: Path, synced: bool) -> None:
+        self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self._synced = synced
+
+    def append(self, records: list[Record]) -> None:
+        os.write(self._file, b"".join(record.value for record in records))
+        if self._synced:
+            os.fdatasync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 @pytest.fixture
@@ -58,14 +68,41 @@ def open_rows(tmp_path: Path) -> Iterator[Callable[..., RocksStorage]]:
         storage.close()
 
 
-@pytest.mark.parametrize("durability", ["power", "process"])
-def test_append_a_tick_of_20_rows(
-    benchmark: Any, open_rows: Callable[..., RocksStorage], durability: str
+@pytest.mark.parametrize(
+    ("names", "count", "durability"),
+    [
+        (("put", "put_p99"), 1, "power"),
+        (("append_20", "append_20_p99"), 20, "power"),
+        (("append_20_process",), 20, "process"),
+        (("append_1500", "append_1500_p99"), 1500, "power"),
+    ],
+    ids=["put", "tick-of-20", "tick-of-20-unsynced", "tick-of-1500"],
+)
+def test_append(
+    race: Any,
+    open_rows: Callable[..., RocksStorage],
+    tmp_path: Path,
+    names: tuple[str, ...],
+    count: int,
+    durability: str,
 ) -> None:
     storage = open_rows(durability=durability)
-    ticks = iter([_tick(second) for second in range(T, T + 1200)])
-    benchmark.pedantic(lambda: storage.append(next(ticks)), rounds=1000, warmup_rounds=100)
-    _within(benchmark, f"append_20_{durability}_ms")
+    plain = _Log(tmp_path / "plain", durability == "power")
+    rounds = 100 if count == 1500 else 500
+    rows = [_tick(second, count) for second in range(T, T + rounds + 3)]
+    ours, theirs = iter(rows), iter(rows)
+    try:
+        race(
+            *names,
+            work=lambda: storage.append(next(ours)),
+            reference=lambda: plain.append(next(theirs)),
+            rounds=rounds,
+        )
+    finally:
+        plain.close()
+    newest = storage.latest(f"SYM{count - 1}USDT")
+    assert newest is not None
+    assert newest.timestamp == T + rounds + 2
 
 
 def _hour(storage: RocksStorage) -> None:
@@ -79,32 +116,56 @@ def _hour(storage: RocksStorage) -> None:
     storage.flush()
 
 
-def test_scan_an_hour(benchmark: Any, open_rows: Callable[..., RocksStorage]) -> None:
+def test_read_an_hour(race: Any, open_rows: Callable[..., RocksStorage]) -> None:
+    """Read, check and decode 3,600 rows, beside msgpack decoding them with all bytes at hand."""
     storage = open_rows()
     _hour(storage)
-    rows = benchmark(lambda: list(storage.scan("SYM0USDT", T, T + 3599)))
-    assert len(rows) == 3600
-    _within(benchmark, "scan_3600_ms")
+    values = [record.value for record in storage.scan("SYM0USDT", T, T + 3599)]
+    read: list[Row] = []
+
+    def work() -> None:
+        read[:] = rows(storage, "SYM0USDT", T, T + 3599)
+
+    def reference() -> None:
+        for value in values:
+            msgpack.unpackb(value)
+
+    race("read_hour", work=work, reference=reference, rounds=30)
+    assert len(read) == 3600
+    assert all(row.snapshot is not None for row in read)
 
 
 def test_read_the_newest_from_another_process(
-    benchmark: Any, open_rows: Callable[..., RocksStorage], tmp_path: Path
+    race: Any, open_rows: Callable[..., RocksStorage], tmp_path: Path
 ) -> None:
+    """Catch up with the writer and read, beside reading as many bytes as its log holds."""
     storage = open_rows()
     _hour(storage)
+    storage.append(_tick(T + 3600))
+    log = tmp_path / "plain"
+    log.write_bytes(b"".join(file.read_bytes() for file in (tmp_path / "rows").glob("*.log")))
     with open_reader(RocksSettings(path=str(tmp_path / "rows"))) as reader:
-        newest = benchmark(lambda: reader.latest("SYM0USDT"))
-        assert newest is not None
-        assert newest.timestamp == T + 3599
-    _within(benchmark, "reader_latest_ms")
+        race(
+            "reader_latest",
+            work=lambda: reader.latest("SYM0USDT"),
+            reference=log.read_bytes,
+            rounds=200,
+        )
+        newest = reader.latest("SYM0USDT")
+    assert newest is not None
+    assert newest.timestamp == T + 3600
 
 
-def _captured_rows(market: str) -> list[bytes]:
+def _captured_rows(gate: Any, market: str) -> list[bytes]:
     setting = os.environ.get("OBFRAME_CAPTURES")
     folder = Path(setting) if setting else HERE.parent.parent / "shared" / "captures"
     file = folder / market / "btcusdt_20240808.gz"
     if not file.exists():
-        pytest.skip(f"no captures in {folder}")
+        reason = f"no captures in {folder}; set OBFRAME_CAPTURES to where they lie"
+        if os.environ.get("OBFRAME_REQUIRE_CAPTURES") == "1":
+            pytest.fail(reason)
+        gate.skipped[f"row_bytes_{market}"] = "no captures"
+        pytest.skip(reason)
     book = OrderBook("BTCUSDT")
     rows: list[bytes] = []
     second = 0
@@ -128,17 +189,16 @@ def _captured_rows(market: str) -> list[bytes]:
 
 @pytest.mark.parametrize("market", ["spot", "usdm"])
 def test_bytes_of_a_row_on_disk(
-    open_rows: Callable[..., RocksStorage], tmp_path: Path, market: str
+    gate: Any, open_rows: Callable[..., RocksStorage], tmp_path: Path, market: str
 ) -> None:
-    """Rows of the captures, compressed as they rest in files."""
-    values = _captured_rows(market)
+    """Rows of the captures as they rest in files, beside their bytes uncompressed."""
+    values = _captured_rows(gate, market)
     storage = open_rows()
     storage.append([Record("BTCUSDT", T + n, value) for n, value in enumerate(values)])
     storage.flush()
     size = _stored_bytes(tmp_path / "rows") / len(values)
     raw = sum(map(len, values)) / len(values)
-    print(f"{market}: {len(values)} rows, {raw:.0f} bytes raw, {size:.0f} on disk")  # noqa: T201
-    assert size <= BUDGETS[f"bytes_a_row_{market}"]
+    gate.hold(f"row_bytes_{market}", size, raw)
 
 
 def _stored_bytes(rows: Path) -> int:
@@ -146,7 +206,7 @@ def _stored_bytes(rows: Path) -> int:
 
 
 def test_retention_gives_the_space_back(
-    benchmark: Any, open_rows: Callable[..., RocksStorage], tmp_path: Path
+    gate: Any, open_rows: Callable[..., RocksStorage], tmp_path: Path
 ) -> None:
     """Deleting a day is one write; the files shrink by themselves soon after the next flush."""
     storage = open_rows(durability="process")
@@ -156,15 +216,12 @@ def test_retention_gives_the_space_back(
         )
     storage.flush()
     before = _stored_bytes(tmp_path / "rows")
-    benchmark.pedantic(
-        lambda: storage.delete_before("SYM0USDT", T + 86_000), rounds=1, iterations=1
-    )
+    started = time.perf_counter()
+    storage.delete_before("SYM0USDT", T + 86_000)
+    deleted = time.perf_counter()
     storage.flush()
-    started = time.monotonic()
-    allowed = BUDGETS["space_back_s"]
     while _stored_bytes(tmp_path / "rows") > before / 10:
-        waited = time.monotonic() - started
-        assert waited < allowed, f"{_stored_bytes(tmp_path / 'rows')} of {before} bytes left"
+        assert time.perf_counter() - deleted < 120, "the space does not come back"
         time.sleep(0.1)
-    print(f"space back after {time.monotonic() - started:.1f} s")  # noqa: T201
-    _within(benchmark, "delete_day_ms")
+    gate.hold("delete_day", (deleted - started) * 1e3)
+    gate.hold("space_back", time.perf_counter() - deleted)

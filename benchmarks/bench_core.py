@@ -1,0 +1,129 @@
+"""The core's functions, each in turns with a plain way to do the same."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import msgpack
+import pytest
+from data import Stream, make_stream
+
+from obframe._core import DepthSnapshot, OrderBook, Snapshot, parse_depth_update
+
+# CPU time: who else wants the processor meanwhile is no matter of ours.
+pytestmark = pytest.mark.benchmark(timer=time.thread_time)
+
+CHUNK = 100
+SECOND = 1_737_158_400
+
+
+@pytest.fixture(scope="module")
+def stream() -> Stream:
+    return make_stream()
+
+
+def load_book(stream: Stream) -> OrderBook:
+    book = OrderBook("BTCUSDT")
+    book.load(DepthSnapshot("BTCUSDT", 0, stream.bids, stream.asks))
+    return book
+
+
+class Turns:
+    """A stream in chunks: the book follows them, and when they end starts anew."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.chunks = [
+            stream.messages[start : start + CHUNK]
+            for start in range(0, len(stream.messages), CHUNK)
+        ]
+        self.rounds = len(self.chunks)
+
+    def each(self) -> Any:
+        """Return a function that gives the next chunk and its number."""
+        numbers = iter(range(10**9))
+
+        def take() -> tuple[int, tuple[bytes, ...]]:
+            number = next(numbers) % self.rounds
+            return number, self.chunks[number]
+
+        return take
+
+
+def test_parse(race: Any, stream: Stream) -> None:
+    """Raw bytes to an event, beside the standard library's JSON."""
+    turns = Turns(stream)
+    ours, theirs = turns.each(), turns.each()
+
+    def work() -> None:
+        for raw in ours()[1]:
+            parse_depth_update(raw)
+
+    def reference() -> None:
+        for raw in theirs()[1]:
+            json.loads(raw)
+
+    race("core_parse", work=work, reference=reference, units=CHUNK, rounds=5 * turns.rounds)
+
+
+def test_raw_to_book(race: Any, stream: Stream) -> None:
+    """Raw bytes to the updated book, beside JSON into plain dictionaries that sort nothing."""
+    turns = Turns(stream)
+    ours, theirs = turns.each(), turns.each()
+    book = load_book(stream)
+    plain = [dict(stream.bids), dict(stream.asks)]
+
+    def work() -> None:
+        for raw in ours()[1]:
+            update = parse_depth_update(raw)
+            assert update is not None
+            book.apply(update)
+
+    def reference() -> None:
+        for raw in theirs()[1]:
+            event = json.loads(raw)["data"]
+            for held, changes in zip(plain, (event["b"], event["a"]), strict=True):
+                for price, quantity in changes:
+                    if float(quantity):
+                        held[price] = quantity
+                    else:
+                        held.pop(price, None)
+
+    race("core_book", work=work, reference=reference, units=CHUNK, rounds=5 * turns.rounds)
+    assert book.update_id > 0
+    assert {price for price, _ in book.bids()} == set(plain[0])
+
+
+def test_encode(race: Any, stream: Stream) -> None:
+    """Book to the bytes of its row, beside msgpack with all the strings at hand."""
+    book = load_book(stream)
+    row = [book.bids(20), book.asks(20), book.update_id, SECOND]
+    assert msgpack.packb(row) == book.snapshot(SECOND).pack()
+
+    def work() -> None:
+        for _ in range(CHUNK):
+            book.snapshot(SECOND).pack()
+
+    def reference() -> None:
+        for _ in range(CHUNK):
+            msgpack.packb(row)
+
+    race("encode", "encode_p99", work=work, reference=reference, units=CHUNK, rounds=200)
+
+
+def test_decode(race: Any, stream: Stream) -> None:
+    """Bytes of a row to a snapshot, beside msgpack."""
+    packed = load_book(stream).snapshot(SECOND).pack()
+    assert Snapshot.unpack(packed).bids == [tuple(level) for level in msgpack.unpackb(packed)[0]]
+
+    def work() -> None:
+        for _ in range(CHUNK):
+            Snapshot.unpack(packed)
+
+    def reference() -> None:
+        for _ in range(CHUNK):
+            msgpack.unpackb(packed)
+
+    race("decode", "decode_p99", work=work, reference=reference, units=CHUNK, rounds=200)

@@ -1,0 +1,150 @@
+"""The real recorder, fed by the real venue on loopback: latency with 20 symbols, CPU of two.
+
+Beside it, in the same seconds, runs what both are compared with: an echo over loopback and the
+standard library reading the same messages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data import make_stream
+from gate import percentile_99
+
+SECONDS = 20
+STARTING = 5
+RATE = 10
+MARKET = {2: ["BTCUSDT", "ETHUSDT"]}
+MARKET[20] = [*MARKET[2], *(f"SIM{number:04}USDT" for number in range(1, 19))]
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Trial:
+    """A venue of so many symbols and a recorder of them all."""
+
+    def __init__(self, folder: Path, symbols: int) -> None:
+        self.folder = folder
+        self.symbols = symbols
+        self.environ = {
+            name: value for name, value in os.environ.items() if not name.startswith("OBFRAME_")
+        }
+        self.environ.pop("PERSISTENT_SYMBOLS", None)
+
+    @contextmanager
+    def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        with (self.folder / f"{arguments[0]}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "obframe", *arguments],
+                cwd=self.folder,
+                env=self.environ,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def record(self) -> Iterator[subprocess.Popen[str]]:
+        """Start both; gives the recorder once it runs."""
+        options = ["--symbols", str(self.symbols), "--rate", str(RATE)]
+        with self.start("exchange", "--port", "0", "--format", "json", *options) as venue:
+            assert venue.stdout is not None
+            urls = json.loads(venue.stdout.readline())
+            settings = [f"--set=binance.{name}={url}" for name, url in urls.items()]
+            settings += [f"--set=rocksdb.path={self.folder / 'rows'}", "--plugins", "rocksdb"]
+            names = ["--symbols", ",".join(MARKET[self.symbols])]
+            life = ["--duration", str(STARTING + SECONDS), "--format", "json"]
+            with self.start("run", *settings, *names, *life) as recorder:
+                time.sleep(STARTING)
+                yield recorder
+
+    def finish(self, recorder: subprocess.Popen[str]) -> dict[str, Any]:
+        """Return what the recorder says of its run, which must have been a good one."""
+        out, _ = recorder.communicate(timeout=60)
+        assert recorder.returncode == 0, (self.folder / "run.log").read_text()
+        summary: dict[str, Any] = json.loads(out)
+        assert summary["rows"] >= self.symbols * (SECONDS - 2)
+        assert summary["updates"] >= self.symbols * SECONDS * RATE * 0.8
+        return summary
+
+
+def echo_for(seconds: float) -> list[float]:
+    """Return the seconds that each exchange of a message over loopback took, some 200 a second."""
+    server = socket.create_server(("127.0.0.1", 0))
+    message = b"x" * 1024
+
+    def answer() -> None:
+        peer, _ = server.accept()
+        with peer:
+            while received := peer.recv(4096):
+                peer.sendall(received)
+
+    thread = threading.Thread(target=answer, daemon=True)
+    thread.start()
+    spent = []
+    end = time.monotonic() + seconds
+    with server, socket.create_connection(server.getsockname()) as client:
+        while time.monotonic() < end:
+            start = time.perf_counter()
+            client.sendall(message)
+            left = len(message)
+            while left:
+                left -= len(client.recv(left))
+            spent.append(time.perf_counter() - start)
+            time.sleep(0.005)
+    thread.join(10)
+    return spent
+
+
+def read_cpu(pid: int) -> float:
+    """Return the seconds of CPU that a process has used, all its threads."""
+    spent = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        spent += int((thread / "schedstat").read_text().split()[0])
+    return spent / 1e9
+
+
+def test_latency_of_20_symbols(gate: Any, tmp_path: Path) -> None:
+    trial = Trial(tmp_path, 20)
+    with trial.record() as recorder:
+        echo = percentile_99(echo_for(SECONDS - 1)) * 1e3
+        summary = trial.finish(recorder)
+    gate.hold("latency_20", summary["book_latency_p99"] * 1e3, echo)
+    gate.hold("lag_20", summary["tick_lag_p99"] * 1e3, echo)
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's schedstat")
+def test_cpu_of_2_symbols(gate: Any, tmp_path: Path) -> None:
+    messages = make_stream().messages[: 2 * RATE]
+    trial = Trial(tmp_path, 2)
+    with trial.record() as recorder:
+        started, before = time.monotonic(), read_cpu(recorder.pid)
+        reading = 0.0
+        rounds = 0
+        while time.monotonic() - started < SECONDS - 1:
+            start = time.thread_time()
+            for message in messages:
+                json.loads(message)
+            reading += time.thread_time() - start
+            rounds += 1
+            time.sleep(0.05)
+        spent = read_cpu(recorder.pid) - before
+        elapsed = time.monotonic() - started
+        trial.finish(recorder)
+    gate.hold("cpu_2", spent / elapsed * 100, reading / rounds * 100)
