@@ -506,6 +506,8 @@ async def test_cancelling_closes_every_connection_promptly_and_run_may_be_called
     loop = asyncio.get_running_loop()
     async with wire.run("BTCUSDT", "ETHUSDT", streams_per_connection=1) as feed:
         peers = [await wire.venue.subscribed(0), await wire.venue.subscribed(1)]
+        for symbol in ("BTCUSDT", "ETHUSDT"):
+            await wire.sink.until(symbol, SUBSCRIBED, 1)
         with pytest.raises(RuntimeError, match="runs already"):
             await feed.run(wire.sink.emit)
         began = loop.time()
