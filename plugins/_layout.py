@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
 import uuid
+from datetime import UTC, datetime
 from pathlib import Path
 
 from obframe import (
@@ -20,18 +22,17 @@ from obframe import (
     StoreCorrupt,
     StoreFormatError,
     StoreLocked,
-    SymbolError,
-    check_symbol,
 )
 from obframe_plugins import _ledger, _rocks
+from obframe_plugins._keys import Holding, find_symbols, newest_row
+
+log = logging.getLogger("obframe.rocksdb")
 
 _ROWS = re.compile(r"\d+\.(sst|ldb|blob|log)")
 _OTHERS = re.compile(
     r"LOCK|LOG|LOG\.old\.\d+|IDENTITY|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?|\d+\.dbtmp"
     r"|rocksdict-config\.json|lost\+found|archive|\..*"
 )
-_KEY = re.compile(rb"([^:]+):\d{10}")
-_SYMBOLS_INSPECTED = 10_000
 
 
 class Layout:
@@ -131,21 +132,18 @@ class Layout:
         except (OSError, ValueError, KeyError, TypeError):
             return None  # absent, or cut off while it was rewritten: it tells nothing
 
-    def inspect(self, *, ours: bool) -> None:
-        """Raise unless an existing database holds what a database of ours would; write nothing.
+    def check_form(self, *, ours: bool) -> None:
+        """Raise when its values are pickled or not all in one column family; write nothing.
 
         Args:
-            ours: The store bears obframe's marker.
+            ours: The store bears obframe's marker, so that a note of pickling is a mistake.
 
         Raises:
-            StoreFormatError: Pickled values, other column families, or other keys.
+            StoreFormatError: They are.
             StoreCorrupt: It cannot be read.
         """
-        pickling = self.pickling()
-        if ours and not pickling:
-            return
         path = str(self.rows)
-        if pickling and not ours:
+        if self.pickling() and not ours:
             raise StoreFormatError(
                 f"{self}: rocksdict-config.json says that its values are pickled, which is not the "
                 f"format of order-book rows; nothing was touched. If the rows are MessagePack "
@@ -159,28 +157,59 @@ class Layout:
                 f"has only the default one; nothing was touched",
                 path,
             )
-        with _rocks.RowDatabase.open_view(path) as database:
-            self._inspect_keys(database)
 
-    def _inspect_keys(self, database: _rocks.RowDatabase) -> None:
-        key = database.first_from(b"")
-        for _ in range(_SYMBOLS_INSPECTED):
-            if key is None:
-                return
-            symbol = self._symbol(key)
-            last = database.last_until(symbol + b";")
-            if last is not None:
-                self._symbol(last[0])
-            key = database.first_from(symbol + b";")
+    def inspect(self, *, ours: bool, adopt: bool = False) -> None:
+        """Raise unless an existing database may be written by us; write nothing.
 
-    def _symbol(self, key: bytes) -> bytes:
-        match = _KEY.fullmatch(key)
-        with contextlib.suppress(UnicodeDecodeError, SymbolError):
-            if match is not None and check_symbol(match[1].decode()):
-                return match[1]
-        raise StoreFormatError(
-            f"{self}: holds the key {key[:80]!r}, which is not 'symbol:seconds'; this is another "
-            f"program's database, choose another rocksdb.path. Nothing was touched",
+        Args:
+            ours: The store bears obframe's marker.
+            adopt: Rows that obframe is not known to have written are wanted.
+
+        Raises:
+            StoreFormatError: Pickled values, other column families, other keys, or rows that are
+                not to be adopted.
+            StoreCorrupt: It cannot be read.
+        """
+        if ours and not self.pickling():
+            return
+        self.check_form(ours=ours)
+        with _rocks.RowDatabase.open_view(str(self.rows)) as database:
+            holding = find_symbols(database)
+            seconds = list(holding.symbols.values())
+            for symbol in holding.symbols:
+                newest = newest_row(database, symbol, holding.strays)
+                seconds.extend([newest[0]] if newest is not None else [])
+        if holding.strays.count:
+            raise self.stray_error(holding)
+        if ours or not seconds:
+            return
+        held = (
+            f"rows of {_count(len(holding.symbols), 'symbol')} from {_time(min(seconds))} to "
+            f"{_time(max(seconds))}"
+        )
+        if not adopt:
+            raise StoreFormatError(
+                f"{self}: holds {held}, but {self.side}, where obframe keeps gaps, is missing: "
+                f"another program wrote them, or that directory was lost. `obframe query` reads "
+                f"them as they are. `--set rocksdb.adopt=true` records into this database; "
+                f"retention.max_age (7 days by default) then deletes what is older: set "
+                f"retention.max_age=0 to keep all. Nothing was touched",
+                str(self),
+            )
+        log.warning("%s: adopted, with %s; no gaps of that time are known", self, held)
+
+    def stray_error(self, holding: Holding) -> StoreFormatError:
+        """Return the error for a database with keys that are no rows'."""
+        strays = holding.strays
+        what = (
+            f"it holds rows of {_count(len(holding.symbols), 'symbol')} too, and they can be read, "
+            f"but another program uses it, so nothing is written to it"
+            if holding.symbols
+            else "this is another program's database"
+        )
+        return StoreFormatError(
+            f"{self}: holds {_count(strays.count, 'key')} such as {strays.first[:80]!r}, which "
+            f"is not 'symbol:seconds'; {what}; choose another rocksdb.path. Nothing was touched",
             str(self),
         )
 
@@ -286,3 +315,11 @@ def _remove_if_dead(lock: Path) -> None:
             lock.unlink(missing_ok=True)
         finally:
             os.close(file)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _time(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"

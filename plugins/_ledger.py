@@ -92,8 +92,8 @@ def check_format(version: int | None, path: Path) -> None:
 
 def _corrupt(path: Path, what: str) -> StoreCorrupt:
     return StoreCorrupt(
-        f"{path}: {what}; restore it from a backup, or move it away: the rows stay whole, "
-        f"the gap records in it are lost",
+        f"{path}: {what}; restore it from a backup, or move it away: the rows stay whole and "
+        f"readable, the gap records in it are lost, and recording on needs rocksdb.adopt=true",
         str(path),
     )
 
@@ -246,6 +246,38 @@ class Ledger:
         """Close the file. May be called twice."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+class NoLedger:
+    """What is known of the seconds without a row in a store that was never recorded: nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:  # noqa: ARG002
+        """Return no gaps, for none are known."""
+        self._check()
+        return []
+
+    def marks(self, symbol: str, start: int, end: int) -> list[Mark]:  # noqa: ARG002
+        """Return no marks, for none are known."""
+        self._check()
+        return []
+
+    def symbols(self) -> list[str]:
+        """Return no symbols, for none have gaps."""
+        self._check()
+        return []
+
+    def close(self) -> None:
+        """Do nothing, for nothing is open."""
+
+    def _check(self) -> None:
+        if read_format(self._path) is not None:
+            raise StoreUnavailable(
+                f"{self._path}: a recorder has begun to keep gaps there; open the store again",
+                str(self._path),
+            )
 
 
 def _extend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NoReturn, TypeVar
@@ -14,13 +15,15 @@ from obframe import (
     Mark,
     Record,
     StorageError,
-    StoreFormatError,
     check_symbol,
 )
 from obframe_plugins._checks import clamp
+from obframe_plugins._keys import Strays, find_symbols, newest_row, row_key
 from obframe_plugins._layout import Layout, ReaderClaim
-from obframe_plugins._ledger import Ledger, read_format
+from obframe_plugins._ledger import Ledger, NoLedger
 from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
+
+log = logging.getLogger("obframe.rocksdb")
 
 _T = TypeVar("_T")
 
@@ -28,16 +31,12 @@ _CHUNK: Final = 512
 _CATCH_UP_TRIES: Final = 5
 
 
-def row_key(symbol: str, timestamp: int) -> bytes:
-    """Return the stored key of a row."""
-    return b"%s:%010d" % (symbol.encode(), timestamp)
-
-
 class RowReads:
     """What writer and reader have in common."""
 
     _layout: Layout
-    _ledger: Ledger
+    _ledger: Ledger | NoLedger
+    _told: bytes | None = None  # the stray key that was warned of last
 
     def _database(self) -> RowDatabase:
         raise NotImplementedError
@@ -71,10 +70,15 @@ class RowReads:
         return self._rows(cursor, symbol, len(lower))
 
     def _rows(self, cursor: Cursor, symbol: str, length: int) -> Iterator[Record]:
+        strays = Strays()
         try:
             while rows := cursor.read(_CHUNK):
                 for key, value in rows:
-                    yield Record(symbol, self._timestamp(key, length), value)
+                    digits = key[-10:]
+                    if len(key) == length and digits.isdigit():
+                        yield Record(symbol, int(digits), value)
+                    else:
+                        strays.add(key)
         except HandleClosed:
             raise StorageError(
                 f"{self._layout}: the storage was closed or opened anew during the scan; "
@@ -83,46 +87,33 @@ class RowReads:
             ) from None
         finally:
             cursor.close()
+            self._warn_of(strays)
 
-    def _timestamp(self, key: bytes, length: int) -> int:
-        digits = key[-10:]
-        if len(key) != length or not digits.isdigit():
-            raise StoreFormatError(
-                f"{self._layout}: holds the key {key[:80]!r}, which is not 'symbol:seconds'",
-                str(self._layout),
-            )
-        return int(digits)
+    def _warn_of(self, strays: Strays) -> None:
+        if strays.count and strays.first != self._told:
+            self._told = strays.first
+            log.warning(
+                "%s: passed over %d key(s) that are not 'symbol:seconds', the first is %r; "
+                "another program writes into this database",
+                self._layout, strays.count, strays.first[:80],
+            )  # fmt: skip
 
     def latest(self, symbol: str) -> Record | None:
         """Return the newest row of the symbol."""
         check_symbol(symbol)
-        bound = row_key(symbol, MAX_TIMESTAMP)
-        found = self.read(lambda database: database.last_until(bound))
-        # The last key before may be another symbol's.
-        if found is None or not found[0].startswith(bound[:-10]):
-            return None
-        return Record(symbol, self._timestamp(found[0], len(bound)), found[1])
+        strays = Strays()
+        found = self.read(lambda database: newest_row(database, symbol, strays))
+        self._warn_of(strays)
+        return None if found is None else Record(symbol, *found)
 
     def symbols(self) -> list[str]:
         """Return all symbols that have rows or gaps, sorted."""
         return sorted({*self.read(self.stored_symbols), *self._ledger.symbols()})
 
     def stored_symbols(self, database: RowDatabase) -> list[str]:
-        found = []
-        key = database.first_from(b"")
-        while key is not None:
-            symbol, colon, _ = key.partition(b":")
-            try:
-                found.append(symbol.decode())
-            except UnicodeDecodeError:
-                colon = b""
-            if not colon:
-                raise StoreFormatError(
-                    f"{self._layout}: holds the key {key[:80]!r}, which is not 'symbol:seconds'",
-                    str(self._layout),
-                )
-            key = database.first_from(symbol + b";")  # the character after ':'
-        return found
+        holding = find_symbols(database)
+        self._warn_of(holding.strays)
+        return list(holding.symbols)
 
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
         """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
@@ -133,25 +124,37 @@ class RowReads:
         return self._ledger.marks(symbol, clamp(start), clamp(end)) if start <= end else []
 
 
-class RocksReader(RowReads):
+class ReadOnly(RowReads):
+    """What readers have in common: their methods that write raise ``StorageError``."""
+
+    def _refuse(self) -> NoReturn:
+        raise StorageError(f"{self._layout}: opened for reading only", str(self._layout))
+
+    def append(self, records: Sequence[Record]) -> Sequence[Record]:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def delete_before(self, symbol: str, timestamp: int) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def append_gaps(self, gaps: Sequence[Gap]) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def append_marks(self, marks: Sequence[Mark]) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+
+class RocksReader(ReadOnly):
     """Rows that another process writes, or none: each read sees all that was acknowledged before.
 
-    Made by ``open_reader``. Its methods that write raise ``StorageError``.
+    Made by ``open_reader``, for stores that bear obframe's marker.
     """
 
-    def __init__(self, path: str) -> None:
-        self._layout = layout = Layout(path)
-        if not layout.examine():
-            raise StorageError(
-                f"{layout}: no database there; `obframe run` creates one, rocksdb.path tells where",
-                str(layout),
-            )
-        if read_format(layout.ledger) is None:
-            raise StoreFormatError(
-                f"{layout}: was never opened by obframe for writing, so it has no {layout.side}; "
-                f"start `obframe run` on it once. Nothing was touched",
-                str(layout),
-            )
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         layout.inspect(ours=True)
         self._lock = threading.Lock()
         self._is_closed = False
@@ -189,25 +192,6 @@ class RocksReader(RowReads):
         handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
-
-    def _refuse(self) -> NoReturn:
-        raise StorageError(f"{self._layout}: opened for reading only", str(self._layout))
-
-    def append(self, records: Sequence[Record]) -> Sequence[Record]:  # noqa: ARG002
-        """Raise ``StorageError``: this storage is for reading."""
-        self._refuse()
-
-    def delete_before(self, symbol: str, timestamp: int) -> None:  # noqa: ARG002
-        """Raise ``StorageError``: this storage is for reading."""
-        self._refuse()
-
-    def append_gaps(self, gaps: Sequence[Gap]) -> None:  # noqa: ARG002
-        """Raise ``StorageError``: this storage is for reading."""
-        self._refuse()
-
-    def append_marks(self, marks: Sequence[Mark]) -> None:  # noqa: ARG002
-        """Raise ``StorageError``: this storage is for reading."""
-        self._refuse()
 
     def close(self) -> None:
         """Release everything. May be called twice."""

@@ -8,14 +8,12 @@ options, unpickling of stored values, and writes that stall with the interpreter
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from rocksdict import (
@@ -39,6 +37,7 @@ from obframe import (
     StoreLocked,
     StoreUnavailable,
 )
+from obframe_plugins._files import link_files, manifest_state
 
 WRITE_BUFFER: Final = 8 << 20
 """Bytes of rows in memory before a file is written; the log is of about this size."""
@@ -176,6 +175,11 @@ class Cursor:
                 del rows, valid, key, value, advance
             return found
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it still pins files."""
+        return self._open
+
     def close(self) -> None:
         """Release what the cursor pins. May be called twice, from any thread."""
         with self._lock:
@@ -219,7 +223,8 @@ class RowDatabase:
         """Open a fixed view of a database without writing a single byte into its directory.
 
         Args:
-            path: The database; no process may be writing it.
+            path: The database. When a process may be writing it, the view holds together only if
+                the first part of ``file_state`` is the same before and after this.
             tolerant: Pass over damaged records of the log instead of refusing them.
         """
         recovery = DBRecoveryMode.skip_any_corrupted_record() if tolerant else None
@@ -311,19 +316,43 @@ class RowDatabase:
             finally:
                 del rows
 
-    def last_until(self, key: bytes) -> tuple[bytes, bytes] | None:
-        """Return the last key at or before ``key``, with its value."""
+    def last_until(
+        self, key: bytes, wanted: Callable[[bytes], bool] | None = None
+    ) -> tuple[bytes, bytes] | None:
+        """Return the last key at or before ``key`` that is ``wanted``, with its value."""
         with self._using() as handle:
             options = _read_options()
             rows = handle.iter(options)
             try:
                 rows.seek_for_prev(key)
-                if rows.valid():
-                    return rows.key(), rows.value()
+                while rows.valid():
+                    if wanted is None or wanted(rows.key()):
+                        return rows.key(), rows.value()
+                    rows.prev()
                 rows.status()
                 return None
             finally:
                 del rows
+
+    def walk(self, visit: Callable[[bytes], bytes | None]) -> None:
+        """Show ``visit`` the first key, then the first at or after what it returned, until None."""
+        with self._using() as handle:
+            options = _read_options()
+            rows = handle.iter(options)
+            try:
+                beyond: bytes | None = b""
+                while beyond is not None:
+                    rows.seek(beyond)
+                    if not rows.valid():
+                        rows.status()
+                        return
+                    beyond = visit(rows.key())
+            finally:
+                del rows
+
+    def is_scanned(self) -> bool:
+        """Return whether a cursor of it is still open."""
+        return any(cursor.is_open for cursor in list(self._cursors))
 
     def cursor(self, lower: bytes, upper: bytes) -> Cursor:
         """Return a cursor over ``lower <= key < upper`` as it stands now."""
@@ -340,11 +369,11 @@ class RowDatabase:
         """
         with self._using() as handle:
             for _ in range(_CATCH_UP_PASSES):
-                before = _manifest_state(self._path)
+                before = manifest_state(self._path)
                 handle.try_catch_up_with_primary()
                 # The library reads the list of files, then the logs. A log that was flushed and
                 # removed in between is in neither: its rows would be missing without an error.
-                if _manifest_state(self._path) == before:
+                if manifest_state(self._path) == before:
                     return
             raise StoreUnavailable(
                 f"{self._path}: the files changed all the while they were read; try again",
@@ -390,15 +419,6 @@ def _open(path: str, options: Options, access: AccessType) -> Rdict:
         raise storage_error(error, path) from error
 
 
-def _manifest_state(path: str) -> tuple[bytes, int]:
-    """Return which list of files is current, and its size: it grows before any file goes."""
-    try:
-        current = Path(path, "CURRENT").read_bytes()
-        return current, Path(path, current.decode("ascii").rstrip("\n")).stat().st_size
-    except (OSError, ValueError):
-        return b"", -1
-
-
 def column_families(path: str) -> list[str]:
     """Return the column families of a database, by looking only."""
     try:
@@ -413,11 +433,3 @@ def repair(path: str) -> None:
         Rdict.repair(path, _options(3))
     except Exception as error:
         raise storage_error(error, path) from error
-
-
-def link_files(path: str, view: str) -> None:
-    """Link the files that make up a database into another directory."""
-    source = Path(path).resolve()
-    for name in os.listdir(source):
-        if name == "CURRENT" or name.startswith("MANIFEST-") or name.endswith((".sst", ".log")):
-            os.symlink(source / name, Path(view, name))

@@ -31,9 +31,11 @@ from obframe import (
     hookimpl,
 )
 from obframe_plugins._checks import check_records, check_runs
+from obframe_plugins._foreign import open_rows_reader
+from obframe_plugins._keys import Strays, newest_row, row_key
 from obframe_plugins._layout import Layout
 from obframe_plugins._ledger import Acknowledged, Ledger, read_format
-from obframe_plugins._reading import RocksReader, RowReads, row_key
+from obframe_plugins._reading import RowReads
 from obframe_plugins._rocks import WRITE_BUFFER, HandleClosed, RowDatabase
 
 log = logging.getLogger("obframe.rocksdb")
@@ -63,6 +65,14 @@ class RocksSettings:
     compression_level: int = field(
         default=3,
         metadata={"help": "Level of zstd, 1 to 19. 9 saves about a tenth of the disk."},
+    )
+    adopt: bool = field(
+        default=False,
+        metadata={
+            "help": "Record into a database with rows but without PATH.obframe: another program's, "
+            "or one whose PATH.obframe was lost. retention.max_age then holds for its rows too. "
+            "Reading needs no adoption."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -94,6 +104,8 @@ class RocksStorage(RowReads):
         monotonic: Tells seconds that only pass.
     """
 
+    _ledger: Ledger
+
     def __init__(
         self,
         settings: RocksSettings,
@@ -122,7 +134,8 @@ class RocksStorage(RowReads):
 
         Raises:
             StoreLocked: Another process writes it.
-            StoreFormatError: Something else lies at the path; nothing was touched.
+            StoreFormatError: Something else lies at the path, or rows that are not to be adopted;
+                nothing was touched.
             StoreCorrupt: Its files are damaged; the message names the mend.
             StoreUnavailable: The disk is full or fails.
         """
@@ -136,7 +149,8 @@ class RocksStorage(RowReads):
         exists = layout.examine()
         if exists:
             layout.check_unlocked()
-            layout.inspect(ours=read_format(layout.ledger) is not None)
+            ours = read_format(layout.ledger) is not None
+            layout.inspect(ours=ours, adopt=self._settings.adopt)
         elif not layout.rows.parent.is_dir():
             raise StorageError(
                 f"{layout}: the directory {layout.rows.parent} does not exist; create it, or "
@@ -238,10 +252,8 @@ class RocksStorage(RowReads):
     def _newest_second(self, database: RowDatabase, symbol: str) -> int:
         newest = self._newest.get(symbol)
         if newest is None:
-            bound = row_key(symbol, MAX_TIMESTAMP)
-            found = database.last_until(bound)
-            newest = int(found[0][-10:]) if found and found[0].startswith(bound[:-10]) else 0
-            self._newest[symbol] = newest
+            found = newest_row(database, symbol, Strays())
+            newest = self._newest[symbol] = found[0] if found else 0
         return newest
 
     def _write(self, database: RowDatabase, fresh: dict[bytes, Record]) -> None:
@@ -391,7 +403,7 @@ async def open_storage(settings: RocksSettings) -> AsyncIterator[Storage]:
 @contextlib.contextmanager
 def open_reader(settings: RocksSettings) -> Iterator[Storage]:
     """Open the store for reading, beside a process that writes it or without one."""
-    reader = RocksReader(settings.path)
+    reader = open_rows_reader(settings.path)
     try:
         yield reader
     finally:

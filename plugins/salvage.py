@@ -24,9 +24,10 @@ from obframe import (
     SymbolError,
     check_symbol,
 )
+from obframe_plugins._files import link_files
 from obframe_plugins._layout import Layout
 from obframe_plugins._ledger import Ledger, read_format
-from obframe_plugins._rocks import RowDatabase, link_files, repair
+from obframe_plugins._rocks import RowDatabase, repair
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage
 
 _BATCH = 1000
