@@ -10,6 +10,8 @@ number of decimals as written, of both, takes 5 bits each. A level of a book tak
 
 A side of a book is a sorted array with its best price at the end: keys ascend, where a bid's key
 is its price and an ask's key is the bitwise complement of its price. Both sides run the same code.
+A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
+levels only as far as the next hole. Every 64th key stands in ``index`` too, where a search begins.
 """
 
 cimport cython
@@ -29,9 +31,113 @@ Level = tuple[str, str]
 
 cdef extern from *:
     """
+    #include <stdint.h>
+    #include <string.h>
+
     __extension__ typedef unsigned __int128 obf_u128;
+
+    /* Eight digits at once need the first in the lowest byte; -DOBFRAME_PORTABLE does without. */
+    #if !defined(OBFRAME_PORTABLE) && defined(__BYTE_ORDER__) \
+        && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define OBF_SWAR 1
+    #else
+    #define OBF_SWAR 0
+    #endif
+
+    static const uint64_t obf_pow10[9] = {
+        1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000
+    };
+
+    /* Read the digits that stand at p, eight at most; return how many. p has eight bytes. */
+    static inline int obf_read8(const uint8_t *p, uint64_t *value)
+    {
+    #if OBF_SWAR
+        uint64_t x, odd;
+        int n = 8;
+        memcpy(&x, p, 8);
+        x ^= 0x3030303030303030u;
+        odd = ((x + 0x7676767676767676u) | x) & 0x8080808080808080u;
+        if (odd) {
+            n = __builtin_ctzll(odd) >> 3;
+            x = x << 8 << (56 - 8 * n);
+        }
+        x = x * 10 + (x >> 8);
+        *value = ((x & 0x000000FF000000FFu) * 0x000F424000000064u
+                  + ((x >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32;
+        return n;
+    #else
+        int n = 0;
+        uint64_t sum = 0;
+        while (n < 8 && p[n] >= '0' && p[n] <= '9')
+            sum = sum * 10 + (p[n++] - '0');
+        *value = sum;
+        return n;
+    #endif
+    }
+
+    /* Read a decimal of the common form, at most 11 digits and 8 decimals, and the quote behind
+       it. Return what follows, or NULL: then it is judged the long way. p has 32 bytes. */
+    static inline const uint8_t *obf_read_short(
+        const uint8_t *p, uint64_t *mantissa, int *decimals)
+    {
+        const uint8_t *first = p;
+        uint64_t value, more;
+        int n = obf_read8(p, &value);
+        int m;
+        p += n;
+        if (n == 8) {
+            m = obf_read8(p, &more);
+            if (m > 3)
+                return NULL;
+            value = value * obf_pow10[m] + more;
+            p += m;
+        }
+        if (n == 0 || (first[0] == '0' && p - first > 1))
+            return NULL;
+        m = 0;
+        if (*p == '.') {
+            m = obf_read8(++p, &more);
+            if (m == 0)
+                return NULL;
+            value = value * obf_pow10[m] + more;
+            p += m;
+        }
+        if (*p != '"')
+            return NULL;
+        *mantissa = value;
+        *decimals = m;
+        return p + 1;
+    }
+
+    /* Write a number below 10**8 as eight digits. */
+    static inline void obf_write8(uint8_t *target, uint32_t number)
+    {
+    #if OBF_SWAR
+        uint64_t x, tops, all;
+        x = number / 10000;
+        x |= (uint64_t)(number - (uint32_t)x * 10000) << 32;
+        tops = ((x * 10486) >> 20) & 0x0000007F0000007Fu;
+        x = tops + ((x - 100 * tops) << 16);
+        tops = ((x * 103) >> 10) & 0x000F000F000F000Fu;
+        all = tops + ((x - 10 * tops) << 8) + 0x3030303030303030u;
+        memcpy(target, &all, 8);
+    #else
+        int i;
+        for (i = 7; i >= 0; i--) {
+            target[i] = (uint8_t)('0' + number % 10);
+            number /= 10;
+        }
+    #endif
+    }
     """
     ctypedef unsigned long long u128 "obf_u128"
+    const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
+    void obf_write8(uint8_t *, uint32_t) noexcept nogil
+    bint __builtin_mul_overflow(uint64_t, uint64_t, uint64_t *) noexcept nogil
+    int __builtin_ctzll(unsigned long long) noexcept nogil
+    int __builtin_clzll(unsigned long long) noexcept nogil
+    int __builtin_popcountll(unsigned long long) noexcept nogil
+    void __builtin_prefetch(const void *) noexcept nogil
 
 
 cdef extern from "Python.h":
@@ -52,6 +158,12 @@ cdef enum:
     BASE_SCALE = 8
     MAX_SCALE = 18
     QUANTITY_BITS = 102
+    SHORT_LEVEL = 72  # bytes that reading a short level may look at
+    NEAR_CHANGES = 48  # a side, before memory is asked for
+    BLOCK = 64  # slots of a side that one word of its bits tells about
+    TOP = 20  # levels whose text is kept
+    TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
+    LEAST_KEPT = 4096
 
 # What can be wrong with a value. Codes from CAPACITY_PRICE on are CapacityErrors.
 cdef enum:
@@ -137,19 +249,34 @@ cdef struct Changes:
     Change *items
     Py_ssize_t count
     Py_ssize_t room
+    bint borrowed  # the memory belongs to another
 
 cdef packed struct Rest:  # a level of a book, without its key
     uint64_t low
     uint32_t high
     uint16_t form
 
+cdef struct Top:  # the best levels as they were packed last
+    bint valid
+    int count
+    uint16_t[TOP + 1] at  # where the levels' texts begin, and the end
+    uint64_t[TOP] keys
+    Rest[TOP] rests
+    uint8_t[TOP_TEXT] text
+
 cdef struct Side:
-    uint64_t *keys
+    uint64_t *keys  # ascending; those of holes too, and of slots past the end the largest there is
+    uint64_t *index  # the key of every 64th slot
+    uint64_t *live  # a bit a slot: a level, not a hole
     Rest *rests
-    Py_ssize_t count
-    Py_ssize_t room
-    uint64_t edge  # key of the worst price that the snapshot gave
-    bint edged  # False: the snapshot gave everything
+    Py_ssize_t count  # levels
+    Py_ssize_t end  # slots up to the best level
+    Py_ssize_t room  # slots, a multiple of 64
+    Py_ssize_t moved  # slots moved by inserting since the holes were spread
+    Py_ssize_t most  # levels kept of a side that is known in part; 0 for all
+    uint64_t edge  # key of the worst price that is known
+    bint edged  # False: everything is known
+    Top *top
 
 cdef struct Span:
     const uint8_t *start
@@ -315,9 +442,16 @@ cdef int fit_price(
 
 cdef int grow_changes(Changes *changes) noexcept nogil:
     cdef Py_ssize_t room = 32 if changes.room == 0 else changes.room * 2
-    cdef void *items = PyMem_RawRealloc(changes.items, <size_t>room * sizeof(Change))
+    cdef void *items
+    if changes.borrowed:
+        items = PyMem_RawMalloc(<size_t>room * sizeof(Change))
+        if items != NULL:
+            memcpy(items, changes.items, <size_t>changes.count * sizeof(Change))
+    else:
+        items = PyMem_RawRealloc(changes.items, <size_t>room * sizeof(Change))
     if items == NULL:
         return NO_MEMORY
+    changes.borrowed = False
     changes.items = <Change *>items
     changes.room = room
     return OK
@@ -338,10 +472,44 @@ cdef void trim_changes(Changes *changes) noexcept nogil:
 
 
 cdef void free_changes(Changes *changes) noexcept nogil:
-    PyMem_RawFree(changes.items)
-    changes.items = NULL
-    changes.count = 0
-    changes.room = 0
+    if not changes.borrowed:
+        PyMem_RawFree(changes.items)
+    memset(changes, 0, sizeof(Changes))
+
+
+cdef inline void borrow_changes(Changes *changes, Change *items, Py_ssize_t room) noexcept nogil:
+    changes.items = items
+    changes.room = room
+    changes.borrowed = True
+
+
+cdef int settle_changes(Changes *bids, Changes *asks) noexcept nogil:
+    """Move both sides into one block of their own, which the bids own."""
+    cdef Py_ssize_t count = bids.count + asks.count
+    cdef Change *items
+    if count == 0:
+        free_changes(bids)
+        free_changes(asks)
+        return OK
+    items = <Change *>PyMem_RawMalloc(<size_t>count * sizeof(Change))
+    if items == NULL:
+        return NO_MEMORY
+    if bids.count:
+        memcpy(items, bids.items, <size_t>bids.count * sizeof(Change))
+    if asks.count:
+        memcpy(items + bids.count, asks.items, <size_t>asks.count * sizeof(Change))
+    count = bids.count
+    free_changes(bids)
+    bids.items = items
+    bids.count = count
+    bids.room = count
+    count = asks.count
+    free_changes(asks)
+    asks.items = items + bids.count
+    asks.count = count
+    asks.room = count
+    asks.borrowed = True
+    return OK
 
 
 cdef int add_price(
@@ -892,6 +1060,45 @@ cdef int read_text_decimal(Reader *r, u128 *mantissa, int *decimals) noexcept no
     return code
 
 
+cdef bint read_short_levels(Reader *r, Changes *changes, int scale) noexcept nogil:
+    """Read levels as long as they are of the common form, without spaces.
+
+    Returns whether the array ended; otherwise ``r.p`` stands at the first level that it left.
+    """
+    cdef const uint8_t *p = r.p
+    cdef const uint8_t *q
+    cdef uint64_t price = 0
+    cdef uint64_t quantity = 0
+    cdef int price_decimals = 0
+    cdef int decimals = 0
+    cdef Change *change
+    while r.end - p >= SHORT_LEVEL and p[0] == c'[' and p[1] == c'"':
+        q = obf_read_short(p + 2, &price, &price_decimals)
+        if q == NULL or q[0] != c',' or q[1] != c'"':
+            break
+        q = obf_read_short(q + 2, &quantity, &decimals)
+        if q == NULL or q[0] != c']':
+            break
+        if price == 0 or __builtin_mul_overflow(price, POW10[scale - price_decimals], &price):
+            break
+        if q[1] != c',' and q[1] != c']':
+            break
+        if changes.count == changes.room and grow_changes(changes) != OK:
+            break
+        change = &changes.items[changes.count]
+        change.price = price
+        change.low = quantity
+        change.high = 0
+        change.form = <uint16_t>(price_decimals | decimals << 5)
+        changes.count += 1
+        p = q + 2
+        if q[1] == c']':
+            r.p = p
+            return True
+    r.p = p
+    return False
+
+
 cdef int read_levels(Reader *r, Event *event, int field, int depth) noexcept nogil:
     """Read an array of pairs straight into changes.
 
@@ -912,6 +1119,8 @@ cdef int read_levels(Reader *r, Event *event, int field, int depth) noexcept nog
         if next_is(r, c']'):
             return OK
         while True:
+            if read_short_levels(r, changes, event.scale):
+                return OK
             skip_space(r)
             level = r.p
             odd = level
@@ -1523,9 +1732,9 @@ cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
         raise make_refusal(symbol, "u", str(event.last), DISORDER)
     if not r.futures:
         event.prev = event.first - 1
-    trim_changes(&event.bids)
-    trim_changes(&event.asks)
     update = DepthUpdate.__new__(DepthUpdate)
+    if settle_changes(&event.bids, &event.asks) != OK:
+        raise MemoryError
     update._fill(symbol, event)
     return update
 
@@ -1547,18 +1756,23 @@ def parse_depth_update(data, bint futures=False):
         CapacityError: A price or quantity that does not fit the fixed point.
         TypeError: ``data`` is not a bytes-like object.
 
-    Cost: one pass over the bytes; two allocations, however many levels.
+    Cost: one pass over the bytes; one allocation beside the object, however many levels.
     """
     cdef Py_buffer view
     cdef Reader reader
     cdef Event outer
     cdef Event inner
+    cdef Change[4 * NEAR_CHANGES] near
     cdef int code
     memset(&reader, 0, sizeof(Reader))
     memset(&outer, 0, sizeof(Event))
     memset(&inner, 0, sizeof(Event))
     outer.scale = BASE_SCALE
     inner.scale = BASE_SCALE
+    borrow_changes(&outer.bids, near, NEAR_CHANGES)
+    borrow_changes(&outer.asks, near + NEAR_CHANGES, NEAR_CHANGES)
+    borrow_changes(&inner.bids, near + 2 * NEAR_CHANGES, NEAR_CHANGES)
+    borrow_changes(&inner.asks, near + 3 * NEAR_CHANGES, NEAR_CHANGES)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         reader.start = <const uint8_t *>view.buf
@@ -1653,130 +1867,307 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
 # ---------------------------------------------------------------------------------------------
 
 cdef void free_side(Side *side) noexcept nogil:
-    PyMem_RawFree(side.keys)  # one allocation holds the keys, and the rests behind them
+    PyMem_RawFree(side.keys)  # one allocation holds the keys, and the rest behind them
+    PyMem_RawFree(side.top)
     memset(side, 0, sizeof(Side))
 
 
-cdef int resize_side(Side *side, Py_ssize_t room) noexcept nogil:
-    """Move the levels into memory for exactly ``room`` of them; changes nothing when it fails."""
-    cdef uint64_t *keys
-    cdef Rest *rests
-    if room == 0:
-        PyMem_RawFree(side.keys)
-        side.keys = NULL
-        side.rests = NULL
-        side.room = 0
-        return OK
-    keys = <uint64_t *>PyMem_RawMalloc(<size_t>room * (sizeof(uint64_t) + sizeof(Rest)))
+cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
+    """Return the bytes of ``room`` slots: of keys, index, bits and rests."""
+    return room * <Py_ssize_t>(sizeof(uint64_t) + sizeof(Rest)) + room // BLOCK * 16
+
+
+cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
+    return side.live[at >> 6] >> (at & 63) & 1
+
+
+cdef int allocate_slots(Side *side, Py_ssize_t room) noexcept nogil:
+    """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
+    cdef Py_ssize_t blocks = room // BLOCK
+    cdef uint64_t *keys = <uint64_t *>PyMem_RawMalloc(<size_t>sizeof_slots(room))
     if keys == NULL:
         return NO_MEMORY
-    rests = <Rest *>(keys + room)
-    if side.count:
-        memcpy(keys, side.keys, <size_t>side.count * sizeof(uint64_t))
-        memcpy(rests, side.rests, <size_t>side.count * sizeof(Rest))
-    PyMem_RawFree(side.keys)
     side.keys = keys
-    side.rests = rests
+    side.index = keys + room
+    side.live = side.index + blocks
+    side.rests = <Rest *>(side.live + blocks)
     side.room = room
+    side.end = 0
+    side.moved = 0
+    memset(keys, 0xFF, <size_t>(room + blocks) * sizeof(uint64_t))
+    memset(side.live, 0, <size_t>blocks * sizeof(uint64_t))
     return OK
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
     """Return the room for ``count`` levels: some 6 % to grow, for memory is what many books cost."""
-    return (count + (count >> 4) + 47) & ~<Py_ssize_t>15
+    return (count + (count >> 4) + BLOCK - 1 + 8) & ~<Py_ssize_t>(BLOCK - 1)
 
 
-cdef Py_ssize_t find_key(Side *side, uint64_t key, Py_ssize_t hint) noexcept nogil:
-    """Return the first position whose key is not below ``key``, searching outward from ``hint``."""
-    cdef uint64_t *keys = side.keys
-    cdef Py_ssize_t low
-    cdef Py_ssize_t high
-    cdef Py_ssize_t middle
-    cdef Py_ssize_t step = 1
-    if hint < side.count and keys[hint] < key:
-        low = hint + 1
-        high = low
-        while high < side.count and keys[high] < key:
-            low = high + 1
-            step <<= 1
-            high = low + step
-        if high > side.count:
-            high = side.count
+cdef inline Py_ssize_t last_live(Side *side, Py_ssize_t before) noexcept nogil:
+    """Return the last level's slot below ``before``, or -1."""
+    cdef Py_ssize_t word = (before - 1) >> 6
+    cdef uint64_t bits
+    if before <= 0:
+        return -1
+    bits = side.live[word] & (UINT64_MAX >> (63 - ((before - 1) & 63)))
+    while bits == 0:
+        word -= 1
+        if word < 0:
+            return -1
+        bits = side.live[word]
+    return (word << 6) + 63 - __builtin_clzll(bits)
+
+
+cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogil:
+    """Move the best ``keep`` levels to new memory, with holes spread evenly among them.
+
+    Changes nothing when it fails.
+    """
+    cdef Side fresh = side[0]
+    cdef Py_ssize_t from_ = side.end
+    cdef Py_ssize_t at
+    cdef Py_ssize_t i
+    cdef Py_ssize_t holes
+    cdef Py_ssize_t due
+    if allocate_slots(&fresh, room) != OK:
+        return NO_MEMORY
+    # A fourth of the unused slots stays at the end, where new best prices come.
+    holes = min((room - keep) - ((room - keep) >> 2), keep >> 3)
+    fresh.end = keep + holes
+    at = fresh.end
+    due = keep >> 1  # so that no hole comes below the last level
+    i = keep
+    while i > 0:
+        from_ = last_live(side, from_)
+        at -= 1
+        fresh.keys[at] = side.keys[from_]
+        fresh.rests[at] = side.rests[from_]
+        fresh.live[at >> 6] |= <uint64_t>1 << (at & 63)
+        i -= 1
+        due += holes
+        if due >= keep:
+            due -= keep
+            at -= 1
+            # The key of the level below it: of equal keys, only the first may be a level's.
+            fresh.keys[at] = side.keys[last_live(side, from_)]
+    for i in range(room // BLOCK):
+        fresh.index[i] = fresh.keys[i * BLOCK]
+    fresh.count = keep
+    PyMem_RawFree(side.keys)
+    side[0] = fresh
+    return OK
+
+
+cdef inline Py_ssize_t find_slot(Side *side, uint64_t key, Py_ssize_t near) noexcept nogil:
+    """Return the first slot whose key is not below ``key``; ``near`` is a block to try first."""
+    cdef uint64_t *index = side.index
+    cdef uint64_t *keys
+    cdef Py_ssize_t blocks = side.room >> 6
+    cdef Py_ssize_t half
+    cdef Py_ssize_t at = 0
+    # No branch depends on a comparison but the first: where a change lies is not foreseeable.
+    if index[near] < key and (near + 1 == blocks or key <= index[near + 1]):
+        at = near
     else:
-        high = hint
-        low = high - 1
-        while low >= 0 and keys[low] >= key:
-            high = low
-            step <<= 1
-            low = high - step
-        low = low + 1 if low >= 0 else 0
-    while low < high:
-        middle = (low + high) >> 1
-        if keys[middle] < key:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+        while blocks > 1:
+            half = blocks >> 1
+            at += half * (index[at + half] < key)
+            blocks -= half
+    keys = side.keys + (at << 6)
+    at <<= 6
+    half = 32 * (keys[31] < key)
+    half += 16 * (keys[half + 15] < key)
+    half += 8 * (keys[half + 7] < key)
+    half += 4 * (keys[half + 3] < key)
+    half += 2 * (keys[half + 1] < key)
+    half += keys[half] < key
+    half += keys[half] < key
+    return at + half
 
 
 cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
-    """Make room for all that the changes may add. Counted exactly only when room runs short."""
+    """Make room for all that the changes may add. Counted exactly only when they are many."""
     cdef Py_ssize_t i
     cdef Py_ssize_t at
-    cdef Py_ssize_t more = 0
+    cdef Py_ssize_t more = changes.count
     cdef uint64_t key
     cdef Change *change
-    if side.count + changes.count <= side.room:
-        return OK
-    at = side.count
-    for i in range(changes.count):
-        change = &changes.items[i]
-        if is_zero(change.low, change.high, change.form):
-            continue
-        key = (change.price * factor) ^ flip
-        at = find_key(side, key, at)
-        if at == side.count or side.keys[at] != key:
-            more += 1
     if side.count + more <= side.room:
         return OK
-    return resize_side(side, padded(side.count + more))
+    if more > BLOCK:
+        more = 0
+        for i in range(changes.count):
+            change = &changes.items[i]
+            if is_zero(change.low, change.high, change.form):
+                continue
+            if side.room:
+                key = (change.price * factor) ^ flip
+                at = find_slot(side, key, 0)
+                if at < side.end and side.keys[at] == key and is_live(side, at):
+                    continue
+            more += 1
+        if side.count + more <= side.room:
+            return OK
+    return spread_side(side, side.count, padded(side.count + more))
+
+
+cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogil:
+    """Give a new key a slot, where find_slot said ``at``; there is a hole somewhere."""
+    cdef uint64_t *live = side.live
+    cdef Py_ssize_t words = side.room >> 6
+    cdef Py_ssize_t right = side.room
+    cdef Py_ssize_t left = -1
+    cdef Py_ssize_t word
+    cdef Py_ssize_t i
+    cdef uint64_t bits
+    if at > 0 and not is_live(side, at - 1):
+        at -= 1
+        left = at
+    elif at < side.room:
+        if not is_live(side, at):
+            right = at
+        else:
+            word = at >> 6
+            bits = ~live[word] & (UINT64_MAX << (at & 63))
+            while bits == 0:
+                word += 1
+                if word == words:
+                    break
+                bits = ~live[word]
+            if bits:
+                right = (word << 6) + __builtin_ctzll(bits)
+    if left < 0 and at > 0 and (right > at or right == side.room):
+        word = (at - 1) >> 6
+        bits = ~live[word] & (UINT64_MAX >> (63 - ((at - 1) & 63)))
+        while bits == 0:
+            word -= 1
+            # No farther than the hole on the other side, unless there is none.
+            if word < 0 or (right < side.room and (at - (word << 6)) > (right - at) + 2 * BLOCK):
+                break
+            bits = ~live[word]
+        if bits:
+            left = (word << 6) + 63 - __builtin_clzll(bits)
+            if right == side.room or at - left < right - at:
+                at -= 1
+                i = at - left
+                memmove(side.keys + left, side.keys + left + 1, <size_t>i * sizeof(uint64_t))
+                memmove(side.rests + left, side.rests + left + 1, <size_t>i * sizeof(Rest))
+                side.moved += i
+            else:
+                left = -1
+    if left >= 0:
+        side.keys[at] = key
+        live[left >> 6] |= <uint64_t>1 << (left & 63)
+        for i in range((left + 63) >> 6, (at >> 6) + 1):
+            side.index[i] = side.keys[i << 6]
+        return at
+    i = right - at
+    if i:
+        memmove(side.keys + at + 1, side.keys + at, <size_t>i * sizeof(uint64_t))
+        memmove(side.rests + at + 1, side.rests + at, <size_t>i * sizeof(Rest))
+        side.moved += i
+    side.keys[at] = key
+    live[right >> 6] |= <uint64_t>1 << (right & 63)
+    if right >= side.end:
+        side.end = right + 1
+    for i in range((at + 63) >> 6, (right >> 6) + 1):
+        side.index[i] = side.keys[i << 6]
+    return at
 
 
 cdef Py_ssize_t change_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
     """Apply the changes, for which there is room; return how many deleted an unknown level."""
     cdef Py_ssize_t i
-    cdef Py_ssize_t at = side.count
+    cdef Py_ssize_t at = side.end
     cdef Py_ssize_t unknown = 0
-    cdef Py_ssize_t tail
     cdef uint64_t key
+    cdef uint64_t bit
+    cdef uint64_t highest = 0
     cdef Change *change
     cdef Rest *rest
+    if side.room == 0:  # so the changes, if any, all delete
+        return changes.count
     for i in range(changes.count):
         change = &changes.items[i]
         key = (change.price * factor) ^ flip
-        at = find_key(side, key, at)
-        if is_zero(change.low, change.high, change.form):
-            if at == side.count or side.keys[at] != key:
-                unknown += 1
+        if key > highest:
+            highest = key
+        at = find_slot(side, key, min(at, side.room - 1) >> 6)
+        bit = <uint64_t>1 << (at & 63)
+        if at < side.end and side.keys[at] == key:
+            if is_zero(change.low, change.high, change.form):
+                if side.live[at >> 6] & bit:
+                    side.live[at >> 6] ^= bit
+                    side.count -= 1
+                else:
+                    unknown += 1
                 continue
-            side.count -= 1
-            tail = side.count - at
-            if tail:
-                memmove(side.keys + at, side.keys + at + 1, <size_t>tail * sizeof(uint64_t))
-                memmove(side.rests + at, side.rests + at + 1, <size_t>tail * sizeof(Rest))
+            if not side.live[at >> 6] & bit:
+                side.live[at >> 6] |= bit
+                side.count += 1
+        elif is_zero(change.low, change.high, change.form):
+            unknown += 1
             continue
-        if at == side.count or side.keys[at] != key:
-            tail = side.count - at
-            if tail:
-                memmove(side.keys + at + 1, side.keys + at, <size_t>tail * sizeof(uint64_t))
-                memmove(side.rests + at + 1, side.rests + at, <size_t>tail * sizeof(Rest))
+        else:
+            at = open_slot(side, at, key)
             side.count += 1
-            side.keys[at] = key
         rest = &side.rests[at]
         rest.low = change.low
         rest.high = change.high
         rest.form = change.form
+    if side.top != NULL and changes.count and (
+        side.top.count < TOP or highest >= side.top.keys[TOP - 1]
+    ):
+        side.top.valid = False
+    trim_side(side)
     return unknown
+
+
+cdef void trim_side(Side *side) noexcept nogil:
+    """Take the holes above the best level away."""
+    cdef Py_ssize_t end = last_live(side, side.end) + 1
+    while side.end > end:
+        side.end -= 1
+        side.keys[side.end] = UINT64_MAX
+        if side.end & 63 == 0:
+            side.index[side.end >> 6] = UINT64_MAX
+
+
+cdef void tend_side(Side *side) noexcept nogil:
+    """Forget what is too far away, give back unused memory, spread holes anew; none must succeed.
+
+    A side that is known only in part keeps at most ``most`` levels. Beyond, the worse half goes,
+    and the edge of what is known with it when it lay there: nothing better than the edge is lost.
+    """
+    cdef Py_ssize_t keep = side.count
+    cdef uint64_t edge = side.edge
+    if side.edged and side.count > side.most:
+        keep = side.most >> 1
+        edge = max(edge, side.keys[nth_best(side, keep)])
+    elif side.room <= 2 * side.count + 256 and side.moved <= 8 * side.room:
+        return
+    side.moved = 0
+    if spread_side(side, keep, padded(keep)) == OK:
+        side.edge = edge
+
+
+cdef Py_ssize_t nth_best(Side *side, Py_ssize_t nth) noexcept nogil:
+    """Return the slot of the ``nth`` best level, from 1 to ``side.count``."""
+    cdef Py_ssize_t word = (side.end - 1) >> 6
+    cdef Py_ssize_t some
+    cdef Py_ssize_t at
+    while True:
+        some = __builtin_popcountll(side.live[word])
+        if some >= nth:
+            break
+        nth -= some
+        word -= 1
+    at = (word << 6) + BLOCK
+    while nth > 0:
+        at = last_live(side, at)
+        nth -= 1
+    return at
 
 
 cdef struct Rank:
@@ -1806,7 +2197,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
     ranks = <Rank *>PyMem_RawMalloc(<size_t>changes.count * sizeof(Rank))
     if ranks == NULL:
         return NO_MEMORY
-    if resize_side(side, padded(changes.count)) != OK:
+    if allocate_slots(side, padded(changes.count)) != OK:
         PyMem_RawFree(ranks)
         return NO_MEMORY
     for i in range(changes.count):  # venues give the best first: turn that round
@@ -1818,6 +2209,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
         qsort(ranks, <size_t>changes.count, sizeof(Rank), compare_ranks)
     side.edge = ranks[0].key
     side.edged = limit > 0 and changes.count >= limit
+    side.most = 2 * max(<Py_ssize_t>LEAST_KEPT, changes.count)
     for i in range(changes.count):
         key = ranks[i].key
         if i + 1 < changes.count and ranks[i + 1].key == key:
@@ -1826,14 +2218,17 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
         if is_zero(change.low, change.high, change.form):
             continue
         side.keys[side.count] = key
+        side.live[side.count >> 6] |= <uint64_t>1 << (side.count & 63)
         rest = &side.rests[side.count]
         rest.low = change.low
         rest.high = change.high
         rest.form = change.form
         side.count += 1
+    side.end = side.count
+    for i in range(side.room // BLOCK):
+        side.index[i] = side.keys[i * BLOCK]
     PyMem_RawFree(ranks)
-    if side.room > padded(side.count):
-        resize_side(side, padded(side.count))  # failing leaves it larger, no more
+    spread_side(side, side.count, padded(side.count))  # failing leaves it dense, no more
     return OK
 
 
@@ -1841,26 +2236,46 @@ cdef uint64_t largest_price(Side *side, uint64_t flip) noexcept nogil:
     """Return the largest price that a wider scale must hold: of the levels and of the edge."""
     cdef uint64_t largest = 0
     if side.count:
-        largest = side.keys[0] ^ flip
-        if side.keys[side.count - 1] ^ flip > largest:
-            largest = side.keys[side.count - 1] ^ flip
+        largest = side.keys[nth_best(side, side.count)] ^ flip
+        if side.keys[side.end - 1] ^ flip > largest:
+            largest = side.keys[side.end - 1] ^ flip
     if side.edged and side.edge ^ flip > largest:
         largest = side.edge ^ flip
     return largest
 
 
 cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(side.count):
-        side.keys[i] = ((side.keys[i] ^ flip) * factor) ^ flip
+    """Bring the levels to a wider scale, and together: a hole's key might not fit it."""
+    cdef Py_ssize_t at
+    cdef Py_ssize_t to = 0
+    for at in range(side.end):
+        if is_live(side, at):
+            side.keys[to] = ((side.keys[at] ^ flip) * factor) ^ flip
+            side.rests[to] = side.rests[at]
+            to += 1
+    side.end = to
+    for at in range(side.room // BLOCK):
+        side.live[at] = 0
+        if to >= (at + 1) * BLOCK:
+            side.live[at] = UINT64_MAX
+        elif to > at * BLOCK:
+            side.live[at] = UINT64_MAX >> (BLOCK - (to - at * BLOCK))
+    while to < side.room:
+        side.keys[to] = UINT64_MAX
+        to += 1
+    for at in range(side.room // BLOCK):
+        side.index[at] = side.keys[at * BLOCK]
     if side.edged:
         side.edge = ((side.edge ^ flip) * factor) ^ flip
+    if side.top != NULL:
+        side.top.valid = False
+        side.top.count = 0  # its keys are of the scale that was
 
 
 cdef bint covers_side(Side *side, Py_ssize_t depth) noexcept nogil:
     if not side.edged or depth == 0:
         return True
-    return side.count >= depth and side.keys[side.count - depth] >= side.edge
+    return side.count >= depth and side.keys[nth_best(side, depth)] >= side.edge
 
 
 cdef Py_ssize_t check_depth(object depth) except -1:
@@ -1880,7 +2295,7 @@ cdef class OrderBook:
     Args:
         symbol: The instrument's symbol.
 
-    Cost: 22 bytes a level and some 6 % to grow.
+    Cost: 22.25 bytes a level and some 6 % to grow; 5.5 kB more once a row was taken.
     """
 
     cdef str _symbol
@@ -1934,13 +2349,15 @@ cdef class OrderBook:
         """Whether the best bid is at or above the best ask."""
         if self._bids.count == 0 or self._asks.count == 0:
             return False
-        return self._bids.keys[self._bids.count - 1] >= ~self._asks.keys[self._asks.count - 1]
+        return self._bids.keys[self._bids.end - 1] >= ~self._asks.keys[self._asks.end - 1]
 
     @property
     def nbytes(self):
         """Bytes of memory that the book holds, its unused room included."""
-        return sizeof_book() + (self._bids.room + self._asks.room) * (
-            <Py_ssize_t>sizeof(uint64_t) + <Py_ssize_t>sizeof(Rest)
+        return (
+            sizeof_book() + sizeof_slots(self._bids.room) + sizeof_slots(self._asks.room)
+            + (<Py_ssize_t>sizeof(Top) if self._bids.top != NULL else 0)
+            + (<Py_ssize_t>sizeof(Top) if self._asks.top != NULL else 0)
         )
 
     def load(self, DepthSnapshot snapshot not None):
@@ -1988,7 +2405,10 @@ cdef class OrderBook:
 
             After any of them the book is as it was.
 
-        Cost: near the touch a change moves a few levels; far from it, 22 bytes for each better one.
+        Of a side whose snapshot was cut at its limit, the worst levels are forgotten once there
+        are more than 8,192, and more than twice as many as the snapshot gave. ``covers`` knows.
+
+        Cost: a search of some 13 steps for each change; a new level moves some ten others.
         """
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1
@@ -2016,10 +2436,8 @@ cdef class OrderBook:
         unknown += change_side(&self._asks, &update._asks, factor, UINT64_MAX)
         self._unknown_deletes += unknown
         self._update_id = update._last
-        if self._bids.room > 2 * self._bids.count + 256:
-            resize_side(&self._bids, padded(self._bids.count))
-        if self._asks.room > 2 * self._asks.count + 256:
-            resize_side(&self._asks, padded(self._asks.count))
+        tend_side(&self._bids)
+        tend_side(&self._asks)
 
     cdef int _check_prices(
         self, Changes *changes, str side, int scale, uint64_t factor
@@ -2089,6 +2507,7 @@ cdef class OrderBook:
         cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
         cdef Py_ssize_t count = min(wanted, side.count)
         cdef int scale = self._scale
+        cdef Py_ssize_t at = side.end
         cdef Py_ssize_t i
         cdef uint64_t *keys
         cdef Rest *rests
@@ -2101,10 +2520,12 @@ cdef class OrderBook:
         if keys == NULL:
             raise MemoryError
         rests = <Rest *>(keys + count)
-        memcpy(keys, side.keys + (side.count - count), <size_t>count * sizeof(uint64_t))
-        memcpy(rests, side.rests + (side.count - count), <size_t>count * sizeof(Rest))
+        for i in range(count):
+            at = last_live(side, at)
+            keys[i] = side.keys[at]
+            rests[i] = side.rests[at]
         try:
-            for i in range(count - 1, -1, -1):
+            for i in range(count):
                 levels.append(
                     make_level(keys[i] ^ flip, scale, rests[i].low, rests[i].high, rests[i].form)
                 )
@@ -2122,7 +2543,8 @@ cdef class OrderBook:
         Raises:
             OverflowError: The timestamp does not fit 64 bits.
 
-        Cost: one pass from the arrays to the packed bytes, no string is made.
+        Cost: one pass from the arrays to the packed bytes, no string is made. The text of the best
+        20 levels is kept, and copied where they are as they were.
         """
         cdef int64_t second = check_int64("timestamp", timestamp)
         cdef Py_ssize_t levels = check_depth(depth)
@@ -2141,10 +2563,10 @@ cdef class OrderBook:
             target[0] = 0x94
             p = write_array(target + 1, bids)
             snapshot._bids_at = p - target
-            p = write_side(p, &self._bids, bids, self._scale, 0)
+            p = write_best(p, &self._bids, bids, self._scale, 0)
             p = write_array(p, asks)
             snapshot._asks_at = p - target
-            p = write_side(p, &self._asks, asks, self._scale, UINT64_MAX)
+            p = write_best(p, &self._asks, asks, self._scale, UINT64_MAX)
             p = write_uint(p, <uint64_t>self._update_id)
             p = write_int(p, second)
             snapshot._packed = PyBytes_FromStringAndSize(<const char *>target, p - target)
@@ -2238,17 +2660,77 @@ cdef inline uint8_t *close_text(uint8_t *p, Py_ssize_t size) noexcept nogil:
     return write_text_head(p, size) + size
 
 
-cdef uint8_t *write_side(
+cdef inline uint8_t *write_level(
+    uint8_t *p, uint64_t key, Rest *rest, int scale, uint64_t flip
+) noexcept nogil:
+    p[0] = 0x92
+    p += 1
+    p = close_text(p, write_price(p + 1, key ^ flip, scale, rest.form))
+    return close_text(p, write_quantity(p + 1, rest.low, rest.high, rest.form))
+
+
+cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
+    """Bring the text of the best levels up to date; of those that are as they were it is copied."""
+    cdef uint8_t[TOP_TEXT + 64] text
+    cdef uint64_t[TOP] keys
+    cdef Rest[TOP] rests
+    cdef uint16_t[TOP + 1] places
+    cdef int count = <int>min(<Py_ssize_t>TOP, side.count)
+    cdef int old = 0
+    cdef int i
+    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t size
+    cdef uint8_t *p = text
+    cdef uint64_t key
+    cdef Rest *rest
+    cdef Rest *known
+    for i in range(count):
+        at = last_live(side, at)
+        key = side.keys[at]
+        rest = &side.rests[at]
+        keys[i] = key
+        rests[i] = rest[0]
+        places[i] = <uint16_t>(p - text)
+        while old < top.count and top.keys[old] > key:
+            old += 1
+        known = &top.rests[old]
+        if old < top.count and top.keys[old] == key and (
+            known.low == rest.low and known.high == rest.high and known.form == rest.form
+        ):
+            size = top.at[old + 1] - top.at[old]
+            memcpy(p, top.text + top.at[old], <size_t>size)
+            p += size
+            old += 1
+        else:
+            p = write_level(p, key, rest, scale, flip)
+    places[count] = <uint16_t>(p - text)
+    top.count = count
+    memcpy(top.at, places, <size_t>(count + 1) * sizeof(uint16_t))
+    memcpy(top.keys, keys, <size_t>count * sizeof(uint64_t))
+    memcpy(top.rests, rests, <size_t>count * sizeof(Rest))
+    memcpy(top.text, text, <size_t>(p - text))
+    top.valid = True
+
+
+cdef uint8_t *write_best(
     uint8_t *p, Side *side, Py_ssize_t count, int scale, uint64_t flip
 ) noexcept nogil:
+    """Write the best ``count`` levels."""
+    cdef Py_ssize_t at = side.end
     cdef Py_ssize_t i
-    cdef Rest *rest
-    for i in range(side.count - 1, side.count - 1 - count, -1):
-        rest = &side.rests[i]
-        p[0] = 0x92
-        p += 1
-        p = close_text(p, write_price(p + 1, side.keys[i] ^ flip, scale, rest.form))
-        p = close_text(p, write_quantity(p + 1, rest.low, rest.high, rest.form))
+    if count <= TOP and side.top == NULL:
+        side.top = <Top *>PyMem_RawMalloc(sizeof(Top))
+        if side.top != NULL:
+            side.top.valid = False
+            side.top.count = 0
+    if count <= TOP and side.top != NULL:
+        if not side.top.valid:
+            renew_top(side, side.top, scale, flip)
+        memcpy(p, side.top.text, side.top.at[count])
+        return p + side.top.at[count]
+    for i in range(count):
+        at = last_live(side, at)
+        p = write_level(p, side.keys[at], &side.rests[at], scale, flip)
     return p
 
 
