@@ -25,8 +25,9 @@ class Peer:
         package: The distribution whose version the table shows.
         numbers: ``text`` and ``decimal`` hold every digit, ``float`` does not.
         tolerance: The relative difference a number may have from the truth.
-        works: What is measured of it: ``b`` raw to book, ``c`` top 20, ``d`` top 20 to bytes, ``e``
-            all of it on every message.
+        works: What is measured of it: ``b`` raw to book, ``t`` raw to book to best bid and ask on
+            every message, ``c`` top 20, ``d`` top 20 to bytes, ``e`` raw to book to bytes on every
+            message.
         note: What a reader of the table has to know.
     """
 
@@ -34,7 +35,7 @@ class Peer:
     package: ClassVar[str]
     numbers: ClassVar[str] = "float"
     tolerance: ClassVar[float] = 0.0
-    works: ClassVar[str] = "bcde"
+    works: ClassVar[str] = "btcde"
     note: ClassVar[str] = ""
 
     # Set by require(): shared by all books of a worker.
@@ -84,6 +85,10 @@ class Peer:
 
     def apply(self, raw: bytes) -> None:
         """Take a raw message of a combined stream."""
+        raise NotImplementedError
+
+    def best(self) -> Any:
+        """Return the best bid and ask."""
         raise NotImplementedError
 
     def top(self) -> Any:

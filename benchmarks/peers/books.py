@@ -29,6 +29,9 @@ class Obframe(Peer):
     def apply(self, raw: bytes) -> None:
         self.book.apply(self.parse(raw, self.futures))
 
+    def best(self) -> Any:
+        return self.book.bids(1)[0], self.book.asks(1)[0]
+
     def top(self) -> Any:
         return self.book.bids(DEPTH), self.book.asks(DEPTH)
 
@@ -83,6 +86,9 @@ class TextDict(Peer):
                     side.pop(price, None)
         self.update_id = event["u"]
 
+    def best(self) -> Any:
+        return max(self.bids, key=float), min(self.asks, key=float)
+
     def top(self) -> Any:
         bids, asks = self.bids, self.asks
         return (
@@ -111,6 +117,9 @@ class FloatDict(FloatPeer):
                 else:
                     side.pop(float(price), None)
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return max(self.bids), min(self.asks)
 
     def top(self) -> Any:
         return (
@@ -141,6 +150,9 @@ class SortedContainers(FloatPeer):
                 else:
                     side.pop(float(price), None)
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return self.bids.peekitem(-1), self.asks.peekitem(0)
 
     def top(self) -> Any:
         bids, asks = self.bids, self.asks
@@ -175,6 +187,9 @@ class OrderBookFloat(FloatPeer):
                 elif (key := float(price)) in side:
                     del side[key]
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return self.book.bids.index(0), self.book.asks.index(0)
 
     def top(self) -> Any:
         return self.book.bids.to_list(), self.book.asks.to_list()

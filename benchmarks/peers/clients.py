@@ -36,6 +36,9 @@ class PythonBinance(FloatPeer):
         for ask in event[asks]:
             self.book.add_ask(ask)
 
+    def best(self) -> Any:
+        return self.book.get_bids()[0], self.book.get_asks()[0]
+
     def top(self) -> Any:
         return self.book.get_bids()[:DEPTH], self.book.get_asks()[:DEPTH]
 
@@ -64,6 +67,9 @@ class Ccxt(FloatPeer):
         event = self.loads(raw)["data"]
         self.library.handle_order_book_message(None, event, self.book)
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return self.book["bids"][0], self.book["asks"][0]
 
     def top(self) -> Any:
         return self.book["bids"][:DEPTH], self.book["asks"][:DEPTH]
@@ -103,6 +109,9 @@ class Unicorn(FloatPeer):
         event = self.loads(raw)["data"]
         self.book._apply_updates(event["a"], event["b"], "btcusdt")
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return self.book.get_bids("btcusdt", 1), self.book.get_asks("btcusdt", 1)
 
     def top(self) -> Any:
         return self.book.get_bids("btcusdt", DEPTH), self.book.get_asks("btcusdt", DEPTH)
@@ -174,6 +183,9 @@ class BinanceBook(FloatPeer):
         self.book._apply_event(event)
         self.update_id = event["u"]
 
+    def best(self) -> Any:
+        return self.book.get_best_bid(), self.book.get_best_ask()
+
     def top(self) -> Any:
         return self.book.get_bids(DEPTH), self.book.get_asks(DEPTH)
 
@@ -201,6 +213,9 @@ class CryptoLobStream(FloatPeer):
             for price, quantity in changes:
                 change(side, float(price), float(quantity))
         self.update_id = event["u"]
+
+    def best(self) -> Any:
+        return self.book.top(1)
 
     def top(self) -> Any:
         return self.book.top(DEPTH)

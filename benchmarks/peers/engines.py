@@ -38,6 +38,9 @@ class Hummingbot(FloatPeer):
         level = self.level
         return [level(float(price), float(quantity), number) for price, quantity in changes]
 
+    def best(self) -> Any:
+        return self.book.get_price(False), self.book.get_price(True)
+
     def top(self) -> Any:
         return (
             list(islice(self.book.bid_entries(), DEPTH)),
@@ -87,6 +90,9 @@ class Nautilus(Peer):
                 book.update(level, 0, number, at)
             else:
                 book.delete(level, 0, number, at)
+
+    def best(self) -> Any:
+        return self.book.best_bid_price(), self.book.best_ask_price()
 
     def top(self) -> Any:
         return self.book.bids(DEPTH), self.book.asks(DEPTH)

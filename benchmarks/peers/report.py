@@ -99,7 +99,15 @@ def render(
         "**From raw messages to the book**: microseconds of CPU time a message, and how many "
         "times obframe's.",
         _table(
-            ("", "numbers", "right", *names, f"{plan.books} books", "memory a book"),
+            (
+                "",
+                "numbers",
+                "right",
+                *names,
+                f"{plan.books} books",
+                *(f"to best, {name}" for name in names),
+                "memory a book",
+            ),
             (
                 (
                     _name(summary[name]),
@@ -107,6 +115,7 @@ def render(
                     _right(summary[name]),
                     *(_cell(summary[name], f"b {feed}") for feed in names),
                     _cell(summary[name], "many"),
+                    *(_cell(summary[name], f"t {feed}") for feed in names),
                     _size(summary[name]["bytes"]),
                 )
                 for name in measured

@@ -42,7 +42,7 @@ class Plan:
         messages: Of each stream.
         chunk: Messages between two turns.
         passes: Times that each stream is gone through for ``b``.
-        row_passes: The same for ``e``.
+        row_passes: The same for ``t`` and ``e``.
         books: Books in turn.
         rounds: Messages that each of them gets.
     """
@@ -252,7 +252,8 @@ class Run:
     def measure(self) -> None:
         """Time all works on all streams, chunk by chunk, peer by peer."""
         for feed in self.feeds:
-            for work, passes in (("b", self.plan.passes), ("e", self.plan.row_passes)):
+            once = self.plan.row_passes
+            for work, passes in (("b", self.plan.passes), ("t", once), ("e", once)):
                 for number in range(passes):
                     say(f"{feed.name}: {work}, pass {number + 1} of {passes}")
                     self.measure_pass(feed, work, number)

@@ -168,6 +168,20 @@ def test_a_peer_that_shows_too_little_is_wrong(peers: Modules) -> None:
     assert verdict["wrong"] == 1
 
 
+def test_best_is_the_first_of_top(peers: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "orjson", json)  # as far as it is used
+    feed = peers.streams.make_synthetic(20)
+    for name in ("obframe", "dict-text", "dict-float", "sortedcontainers"):
+        kind = peers.adapters.PEERS[name]
+        kind.require()
+        book = peers.agreement.open_book(kind, feed)
+        book.load(feed.snapshot)
+        for message in feed.messages:
+            book.apply(message)
+        best = [side if isinstance(side, tuple) else (side,) for side in book.best()]
+        assert best == [tuple(side[0])[: len(best[0])] for side in book.levels()], name
+
+
 def tell(peers: Modules, *names: str, reasons: dict[str, str] | None = None) -> Any:
     plan = peers.run.Plan(messages=20, chunk=10, passes=1, row_passes=1, books=2, rounds=3)
     feeds = [peers.streams.make_synthetic(plan.messages)]
@@ -194,7 +208,7 @@ def test_a_missing_peer_is_told_and_the_rest_is_measured(peers: Modules) -> None
     assert "Left out: spot: no captures." in text
     for name in ("obframe", "dict-text", "sortedcontainers"):
         figures = summary[name]["figures"]
-        assert set(figures) == {"b syn", "c syn", "d syn", "e syn", "many"}
+        assert set(figures) == {"b syn", "t syn", "c syn", "d syn", "e syn", "many"}
         assert all(spent > 0 and ratio > 0 for spent, ratio in figures.values())
         assert not any(verdict["wrong"] for verdict in summary[name]["verdicts"].values())
     assert set(summary["parse"]["figures"]) == {"b syn", "many"}
@@ -318,7 +332,7 @@ def make_summary(values: Sequence[float]) -> dict[str, Any]:
             "verdicts": {},
             "bytes": 250_000.0,
             "figures": dict.fromkeys(
-                ("b syn", "many", "c syn", "d syn", "e syn"), (value, value / values[0])
+                ("b syn", "t syn", "many", "c syn", "d syn", "e syn"), (value, value / values[0])
             ),
         }
         for index, value in enumerate(values)
@@ -349,7 +363,7 @@ def test_the_page_gets_tables_and_plots(peers: Modules, tmp_path: Path) -> None:
     assert text.endswith("\n<!-- end of peers -->\nafter\n")
     assert "old" not in text
     assert out.getvalue() in text
-    assert "| peer <1> 1 | float |  | 20.0 (10.0x) | 20.0 (10.0x) | 250 kB |" in text
+    assert "| peer <1> 1 | float |  | 20.0 (10.0x) | 20.0 (10.0x) | 20.0 (10.0x) | 250 kB |" in text
     for name in peers.report.PLOTS:
         ElementTree.parse(tmp_path / name)
     with pytest.raises(ValueError, match="0 parts"):
