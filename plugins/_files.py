@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 
@@ -42,3 +43,25 @@ def link_files(path: str, view: str) -> None:
             or name.endswith((".sst", ".blob", ".log"))
         ):
             os.symlink(source / name, Path(view, name))
+
+
+def logs_elsewhere(path: str) -> Path | None:
+    """Return the directory in which another program keeps a database's logs, if not beside it."""
+    try:
+        options = max(Path(path).glob("OPTIONS-*"), key=lambda file: int(file.name[8:]))
+        named = re.search(r"^\s*wal_dir=(.+)$", options.read_text(), re.MULTILINE)
+        folder = Path(named[1].strip()) if named is not None else Path(path)
+        # Where a list of files lies too is a database of its own: this one was copied from there.
+        if folder.samefile(path) or (folder / "CURRENT").exists():
+            return None
+        logs = [log for log in folder.glob("*.log") if not Path(path, log.name).exists()]
+    except (OSError, ValueError):
+        return None  # no options, or no such directory
+    return folder if any(_size(log) for log in logs) else None
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0  # flushed and removed meanwhile

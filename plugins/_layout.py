@@ -24,6 +24,7 @@ from obframe import (
     StoreLocked,
 )
 from obframe_plugins import _ledger, _rocks
+from obframe_plugins._files import logs_elsewhere
 from obframe_plugins._keys import Holding, find_symbols, newest_row
 
 log = logging.getLogger("obframe.rocksdb")
@@ -133,7 +134,7 @@ class Layout:
             return None  # absent, or cut off while it was rewritten: it tells nothing
 
     def check_form(self, *, ours: bool) -> None:
-        """Raise when its values are pickled or not all in one column family; write nothing.
+        """Raise when its values are pickled or not all in this directory and family; write nothing.
 
         Args:
             ours: The store bears obframe's marker, so that a note of pickling is a mistake.
@@ -155,6 +156,14 @@ class Layout:
             raise StoreFormatError(
                 f"{self}: has the column families {', '.join(families)}, where a database of rows "
                 f"has only the default one; nothing was touched",
+                path,
+            )
+        logs = logs_elsewhere(path)
+        if logs is not None:
+            raise StoreFormatError(
+                f"{self}: its program keeps the newest rows in logs in {logs}, where they would be "
+                f"missed; close that program, and link or copy these logs into {self}. Nothing "
+                f"was touched",
                 path,
             )
 

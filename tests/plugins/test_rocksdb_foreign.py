@@ -249,6 +249,27 @@ def test_a_reader_tells_when_a_recorder_begins_to_keep_gaps(settings: RocksSetti
         assert len(reader.gaps("BTCUSDT", *ALWAYS)) == 1
 
 
+def test_logs_in_another_directory_are_not_missed(settings: RocksSettings, tmp_path: Path) -> None:
+    options = rocksdict.Options(raw_mode=True)
+    options.set_wal_dir(str(tmp_path / "logs"))
+    database = rocksdict.Rdict(settings.path, options)
+    rows = fill(database, "BTCUSDT", T, 20)
+    database.flush()
+    rows += fill(database, "BTCUSDT", T + 20, 20)
+    killed = RocksSettings(path=str(tmp_path / "killed"))
+    shutil.copytree(settings.path, killed.path)
+    told = r"newest rows in logs in .*logs, .*copy these logs into"
+    with pytest.raises(StoreFormatError, match=told), open_reader(killed):
+        pass
+    with pytest.raises(StoreFormatError, match=told):
+        RocksStorage.open(RocksSettings(path=killed.path, adopt=True))
+    for log in (tmp_path / "logs").glob("*.log"):
+        shutil.copy(log, killed.path)
+    database.close()
+    with open_reader(killed) as reader:
+        assert scan(reader) == rows
+
+
 # Recording
 
 
