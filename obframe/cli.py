@@ -1,12 +1,15 @@
 """The command line: options and exit codes; what a command does stands in ``obframe.commands``.
 
-Exit codes: 0 done, 1 trouble with data or venue, 2 a mistake in usage or settings, 3 storage,
-4 plugin, 70 a fault of obframe itself, 130 and 143 ended at once by a signal, 141 output closed.
+Exit codes: 0 done, 1 trouble with data, venue or output, 2 a mistake in usage or settings,
+3 storage, 4 plugin, 70 a fault of obframe itself, 130 and 143 ended at once by a signal, 141 the
+reader of the output went away.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -20,7 +23,6 @@ from obframe.errors import (
     PluginError,
     QueryError,
     StorageError,
-    StoreLocked,
     SymbolError,
 )
 
@@ -42,8 +44,10 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
     (ObframeError, 1),
 )
 _INTERNAL = 70
+_INTERRUPTED = 130
 
 FormatName = Literal["table", "json", "jsonl", "csv"]
+SummaryFormatName = Literal["table", "json", "jsonl"]
 
 Plugins = Annotated[
     list[str] | None,
@@ -63,7 +67,7 @@ StorageName = Annotated[
 ]
 Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
 SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT.")]
-_TIMES = "Unix seconds, ISO time (UTC), -30s, -1h, -7d or now."
+_TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
 Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
 End = Annotated[
     str | None, typer.Option("--to", metavar="T", help=f"Last second, included: {_TIMES}")
@@ -72,7 +76,9 @@ End = Annotated[
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"obframe {__version__}")
+        from obframe.commands.output import say
+
+        say(f"obframe {__version__}")
         raise typer.Exit
 
 
@@ -132,7 +138,9 @@ def run(
         Literal["debug", "info", "warning", "error"],
         typer.Option("--log-level", help="What to log to standard error."),
     ] = "info",
-    output: Annotated[FormatName, typer.Option("--format", help="How to print the end.")] = "table",
+    output: Annotated[
+        SummaryFormatName, typer.Option("--format", help="How to print what was done.")
+    ] = "table",
 ) -> None:
     """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
     from obframe.commands.output import Format
@@ -148,7 +156,13 @@ def query(
     start: Start = None,
     end: End = None,
     output: Output = "table",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="First rows only.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="First N rows only.")
+    ] = None,
+    last: Annotated[
+        int | None,
+        typer.Option("--last", metavar="N", min=1, help="Last N rows of the window only."),
+    ] = None,
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -159,7 +173,9 @@ def query(
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
-    window = read.Window(start, end)
+    if limit is not None and last is not None:
+        raise typer.BadParameter("give --limit, the first rows, or --last, not both")
+    window = read.Window(start, end, last=last)
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
@@ -207,7 +223,7 @@ def plugins(output: Output = "table") -> None:
     raise typer.Exit(installed.plugins(Format(output)))
 
 
-@app.command()
+@app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")
 def exchange(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
@@ -287,18 +303,58 @@ def demo(
 
 def main() -> NoReturn:
     """Run the command line and exit with its code."""
+    _occupy_standard_files()
+    code = 0
     try:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # obframe._early saw to that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
     except ObframeError as error:
         code = next(code for kind, code in _EXIT_CODES if isinstance(error, kind))
-        _fail(code, error)
+        _tell(error)
     except Exception as error:
-        if os.environ.get("OBFRAME_TRACEBACK"):
-            raise
-        print(f"obframe: a fault of obframe itself: {_locate(error)}", file=sys.stderr)
-        print("set OBFRAME_TRACEBACK=1 to see the traceback, and report it", file=sys.stderr)
-        sys.exit(_INTERNAL)
-    sys.exit(0)
+        # A help text is written by others; what failed then, fails again.
+        code = _flush(0) if isinstance(error, OSError) else 0
+        if not code:
+            if os.environ.get("OBFRAME_TRACEBACK"):
+                raise
+            code = _INTERNAL
+            print(f"obframe: a fault of obframe itself: {_locate(error)}", file=sys.stderr)
+            print("set OBFRAME_TRACEBACK=1 to see the traceback, and report it", file=sys.stderr)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the last steps either
+    sys.exit(_flush(code))
+
+
+def _occupy_standard_files() -> None:
+    """Have 0, 1 and 2 open, so that no file of a database gets a number that others print to."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    if sys.stderr is None:
+        # Not for us: print(file=None) would write to standard output.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (it lasts as long as the process)
+
+
+def _flush(code: int) -> int:
+    """Write out what help texts left; return the exit code that then holds."""
+    from obframe.commands.output import OutputError, flush
+
+    try:
+        flush()
+    except SystemExit as end:
+        return code or int(end.code or 0)
+    except OutputError as error:
+        if not code:
+            code = 1
+            _tell(error)
+    return code
 
 
 def _locate(error: Exception) -> str:
@@ -311,11 +367,13 @@ def _locate(error: Exception) -> str:
     return f"{type(error).__name__}: {error}{place}"
 
 
-def _fail(code: int, error: ObframeError) -> NoReturn:
+def _tell(error: ObframeError) -> None:
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, ConfigError) and len(lines) > 1:
         lines.insert(0, f"{len(lines)} mistakes in the settings:")
-    if isinstance(error, StoreLocked):
-        lines.append("reading works all the same: obframe query, symbols and gaps")
+    if isinstance(error, PluginError) and len(lines) > 1:
+        lines.insert(0, f"{len(lines)} plugins cannot be used:")
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
     print("obframe: " + "\n  ".join(lines), file=sys.stderr)
-    sys.exit(code)

@@ -197,9 +197,7 @@ class _Reader:
         try:
             converted = _convert(value, hints[key], is_text)
         except msgspec.ValidationError as error:
-            self._problem(
-                where(), dotted, f"{error} in {_shorten(value)}, wanted {type_text(hints[key])}"
-            )
+            self._problem(where(), dotted, _refusal(error, value, hints[key]))
         else:
             self._given[section][key] = _Given(where, converted)
 
@@ -247,12 +245,32 @@ def _convert(value: Any, annotation: Any, is_text: bool) -> Any:
 
 def _decode(kind: type[Any], value: Any) -> Any:
     if kind is Duration:
-        return Duration.parse(value)
+        try:
+            return Duration.parse(value)
+        except ValueError as error:
+            raise _OwnWords(str(error)) from error
     if kind is Path:
         if not isinstance(value, str):
             raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
         return Path(value).expanduser()
     raise ValueError(f"settings cannot hold values of the type {kind.__name__}")
+
+
+_TYPE_MISMATCH = re.compile(r"Expected `[^`]*`, got `|Invalid enum value ")
+
+
+def _refusal(error: msgspec.ValidationError, value: Any, annotation: Any) -> str:
+    """Say once what was given and what is wanted; msgspec's own words name Python's types."""
+    if isinstance(error.__cause__, _OwnWords):
+        return str(error.__cause__)
+    wanted = f"expected {type_text(annotation)}, got {_shorten(value)}"
+    if _TYPE_MISMATCH.match(str(error)):
+        return wanted
+    return f"{error}; {wanted}"
+
+
+class _OwnWords(ValueError):
+    """A refusal whose text tells the value already."""
 
 
 def _shorten(value: object) -> str:

@@ -45,10 +45,9 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
+        told = not self.key or self.where.endswith(" " + self.key)
         return (
-            f"{self.where}: {self.key}: {self.message}"
-            if self.key
-            else self.where + ": " + self.message
+            f"{self.where}: {self.message}" if told else f"{self.where}: {self.key}: {self.message}"
         )
 
 
@@ -61,13 +60,24 @@ class ConfigError(ObframeError):
 
 
 class PluginError(ObframeError):
-    """A plugin cannot be loaded, validated or opened."""
+    """A plugin, or each of several, cannot be loaded, validated or opened."""
 
     def __init__(self, plugin: str, reason: str, mend: str) -> None:
         self.plugin = plugin
         self.reason = reason
         self.mend = mend
         super().__init__(f"plugin {plugin!r}: {reason}; {mend}")
+
+    @classmethod
+    def of_several(cls, errors: Sequence[PluginError]) -> PluginError:
+        """Make one error of one or more; its text has a line for each."""
+        if len(errors) == 1:
+            return errors[0]
+        parts = zip(*((error.plugin, error.reason, error.mend) for error in errors), strict=True)
+        plugin, reason, mend = ("; ".join(part) for part in parts)
+        merged = cls(plugin, reason, mend)
+        merged.args = ("\n".join(map(str, errors)),)
+        return merged
 
 
 class MessageError(ObframeError):

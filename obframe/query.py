@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,11 +13,12 @@ from typing import Final, NamedTuple
 from obframe._core import Snapshot
 from obframe.errors import DecodeError, QueryError
 from obframe.protocols import Storage
+from obframe.settings import Duration
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Record, check_symbol
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_RELATIVE = re.compile(r"([+-])(\d{1,12})([smhdw])")
+_RELATIVE = re.compile(r"([+-])(\d[^:-]*[a-z])")
 _DAYS_AT_MOST: Final = 36_600
+_TIMES: Final = "give Unix seconds, 2025-01-18T00:00:00Z, or -30m, -1h30m, -7d, now"
 
 
 class Row(NamedTuple):
@@ -73,6 +76,34 @@ def _close(records: Iterator[Record]) -> None:
     close = getattr(records, "close", None)
     if close is not None:
         close()
+
+
+def start_of_last(storage: Storage, symbol: str, start: int, end: int, count: int) -> int:
+    """Return the second from which ``start..end`` holds its last ``count`` rows.
+
+    Goes back from ``end`` in growing steps: it reads little more than those rows.
+
+    Returns:
+        The second of the first of those rows; ``start`` when there are fewer.
+
+    Raises:
+        QueryError: The range is upside down or not of this world.
+        StorageError: A part cannot be read.
+    """
+    check_range(symbol, start, end)
+    missing, step, last = count, count, end
+    while last >= start:
+        first = max(last - step + 1, start)
+        records = storage.scan(symbol, first, last)
+        try:
+            seconds = deque((record.timestamp for record in records), maxlen=missing)
+        finally:
+            _close(records)
+        missing -= len(seconds)
+        if not missing:
+            return seconds[0]
+        last, step = first - 1, step * 2
+    return start
 
 
 def check_range(symbol: str, start: int, end: int) -> None:
@@ -213,8 +244,8 @@ def parse_time(text: str, now: float) -> int:
     """Read a point in time as people type it.
 
     Args:
-        text: Unix seconds; a date or time of ISO 8601, UTC when it names no zone; ``now``; or
-            ``-30s``, ``-30m``, ``-1h``, ``-7d``, ``-2w`` seen from now.
+        text: Unix seconds; a date or time of ISO 8601, UTC when it names no zone; ``now``; or a
+            duration as in settings, with units, seen from now: ``-30s``, ``-1h30m``, ``+7d``.
         now: Unix seconds of the present.
 
     Returns:
@@ -228,11 +259,14 @@ def parse_time(text: str, now: float) -> int:
         return int(now)
     relative = _RELATIVE.fullmatch(typed)
     if relative is not None:
-        sign, count, unit = relative.groups()
-        distance = int(count) * _UNITS[unit]
+        sign, duration = relative.groups()
+        try:
+            distance = Duration.parse(duration)
+        except ValueError as error:
+            raise QueryError("time", text, f"is no time; {_TIMES}") from error
         if distance > _DAYS_AT_MOST * 86_400:
             raise QueryError("time", text, "is more than a hundred years away")
-        second = int(now) + (distance if sign == "+" else -distance)
+        second = math.floor(int(now) + (distance if sign == "+" else -distance))
         check_second("time", second)
         return second
     if re.fullmatch(r"[+-]?[0-9]+", typed):
@@ -244,11 +278,7 @@ def parse_time(text: str, now: float) -> int:
     try:
         moment = datetime.fromisoformat(typed)
     except ValueError as error:
-        raise QueryError(
-            "time",
-            text,
-            "is no time; give Unix seconds, 2025-01-18T00:00:00Z, or -1h, -30m, -7d, now",
-        ) from error
+        raise QueryError("time", text, f"is no time; {_TIMES}") from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     second = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)

@@ -224,11 +224,18 @@ def load(names: Sequence[str] = (), kinds: Collection[Kind] = KINDS) -> Registry
         kinds: The kinds that this run needs; only these get a default.
 
     Raises:
-        PluginError: A plugin is unknown, cannot be loaded, or breaks a rule.
+        PluginError: A plugin is unknown, cannot be loaded, or breaks a rule; it tells of all that
+            are or do.
     """
     registry = Registry()
-    for name in names:
-        registry.add(name)
+    errors: list[PluginError] = []
+    for name in dict.fromkeys(names):
+        try:
+            registry.add(name)
+        except PluginError as error:
+            errors.append(error)
+    if errors:
+        raise PluginError.of_several(errors) from errors[0].__cause__
     for kind in KINDS:
         if kind in kinds and kind.default and not registry.providers(kind):
             registry.add(kind.default)

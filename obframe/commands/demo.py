@@ -8,6 +8,8 @@ import select
 import subprocess
 import sys
 import time
+import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +18,10 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from obframe.commands.output import Format, quiet_pipe, write
+from obframe.commands.output import Format, say, write
 from obframe.commands.read import Window, query
 from obframe.commands.session import Choice
-from obframe.errors import ConfigError, ObframeError, Problem, StorageError
+from obframe.errors import ConfigError, ObframeError, Problem, StorageError, SymbolError
 from obframe.protocols import Storage
 from obframe.query import Coverage, coverage
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
@@ -48,27 +50,57 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
     Raises:
         ObframeError: A symbol is refused, a process failed, or the storage cannot be read.
     """
-    for symbol in symbols:
-        check_symbol(symbol)
+    if problems := list(_problems(symbols)):
+        raise ConfigError([Problem("--symbols", "", problem) for problem in problems])
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError([Problem("--folder", "", f"{folder}: {error.strerror}")]) from error
     config = folder / "obframe.toml"
+    _check_replaceable(config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
     with _venue(folder, symbols, faults) as urls:
-        config.write_text(_settings(folder, symbols), encoding="utf-8")
+        config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
         started = int(time.time())
         _record(seconds, folder, choice, symbols, urls)
-    with quiet_pipe():
-        _report(choice, folder, symbols, started, told=bool(faults))
+    _report(choice, folder, symbols, started, told=bool(faults))
     return 0
 
 
-def _settings(folder: Path, symbols: Sequence[str]) -> str:
+def _problems(symbols: Sequence[str]) -> Iterator[str]:
+    if not symbols:
+        yield "no symbols are given: name at least one, such as BTCUSDT"
+    for symbol, count in Counter(symbols).items():
+        if count > 1:
+            yield f"symbol {symbol!r} is given {count} times"
+        try:
+            check_symbol(symbol)
+        except SymbolError as error:
+            yield str(error)
+
+
+def _check_replaceable(config: Path) -> None:
+    """Raise unless there are no settings yet, or just what a demo writes."""
+    try:
+        text = config.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    try:
+        table = tomllib.loads(text)
+        if text == _settings(table["rocksdb"]["path"], table["static"]["symbols"]):
+            return
+    except (tomllib.TOMLDecodeError, KeyError, TypeError):
+        pass  # not as a demo writes them, so they are somebody's own
+    reason = f"{config} was not written by the demo and is left alone; give another folder"
+    raise ConfigError([Problem("--folder", "", reason)])
+
+
+def _settings(rows: str, symbols: Sequence[str]) -> str:
     # JSON's strings and lists of strings are TOML's too.
-    path = json.dumps(str(folder / "rows"), ensure_ascii=False)
+    path = json.dumps(rows, ensure_ascii=False)
     listed = json.dumps(list(symbols), ensure_ascii=False)
     return (
         "# Written by obframe demo: where its rows are, for query, symbols and gaps.\n"
@@ -189,8 +221,8 @@ def _newest(choice: Choice, symbol: str) -> str:
 def _report(
     choice: Choice, folder: Path, symbols: Sequence[str], started: int, *, told: bool
 ) -> None:
-    print()
-    query(choice, symbols[0], Window(None, None, last=5), Format.TABLE, None)
+    say()
+    query(choice, symbols[0], Window(None, None, seconds=5), Format.TABLE, None)
     with choice.load([STORAGE]).read() as storage:
         covered = [_cover(storage, symbol, started) for symbol in symbols]
         total = sum(_count(storage, symbol) for symbol in storage.symbols())
@@ -204,14 +236,14 @@ def _report(
     )
     rows = folder / "rows"
     size = sum(path.stat().st_size for path in rows.glob("*.sst"))
-    print(f"{total:,} rows of all runs take {size:,} bytes on disk", end="")
-    print(f", {size / total:.0f} a row; they are kept in {rows}" if total else "")
+    say(f"{total:,} rows of all runs take {size:,} bytes on disk", end="")
+    say(f", {size / total:.0f} a row; they are kept in {rows}" if total else "")
     if told:
-        print(f"the venue was told to lose a message of {symbols[1]}: nobody else felt it")
+        say(f"the venue was told to lose a message of {symbols[1]}: nobody else felt it")
     program = _program()
-    print("\ngo on with:")
-    print(f"  {program} query {symbols[0]} --from -1h --config {choice.config}")
-    print(f"  {program} run --plugins rocksdb --symbols BTCUSDT,ETHUSDT    # the real venue")
+    say("\ngo on with:")
+    say(f"  {program} query {symbols[0]} --from -1h --config {choice.config}")
+    say(f"  {program} run --plugins rocksdb --symbols BTCUSDT,ETHUSDT    # the real venue")
 
 
 def _program() -> str:

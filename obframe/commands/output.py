@@ -7,11 +7,14 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any, Literal, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
+
+from obframe.commands.table import terminal_width, write_table
+from obframe.errors import ObframeError
 
 T = TypeVar("T")
 
@@ -20,6 +23,10 @@ BROKEN_PIPE = 141
 
 _PATIENCE = 1.0
 """Seconds without a sign of life before progress is shown."""
+
+
+class OutputError(ObframeError):
+    """Standard output does not take what is written to it."""
 
 
 class Format(StrEnum):
@@ -31,20 +38,61 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-@contextmanager
-def quiet_pipe() -> Iterator[None]:
-    """End without a word when the reader of standard output goes away."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _leave()
+class _Output:
+    """Standard output, with an end of its own for each way in which it can fail."""
+
+    def write(self, text: str) -> None:
+        """Write text.
+
+        Raises:
+            OutputError: It cannot be written.
+            SystemExit: Its reader went away; that needs no words.
+        """
+        if sys.stdout is None:
+            raise OutputError("standard output is closed: nothing can be printed")
+        try:
+            sys.stdout.write(text)
+        except OSError as error:
+            _give_up(error)
+
+    def flush(self) -> None:
+        """Hand on what is written so far; raises as ``write``."""
+        if sys.stdout is None:
+            return
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            _give_up(error)
 
 
-def _leave() -> NoReturn:
+_OUTPUT = _Output()
+
+
+def _give_up(error: OSError) -> NoReturn:
     # The interpreter flushes standard output once more at exit: give it a place to write to.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(BROKEN_PIPE)
+    if isinstance(error, BrokenPipeError):
+        raise SystemExit(BROKEN_PIPE) from None
+    raise OutputError(f"standard output: {error.strerror or error}") from error
+
+
+def flush() -> None:
+    """Hand on what was written to standard output so far.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    _OUTPUT.flush()
+
+
+def say(text: str = "", end: str = "\n") -> None:
+    """Write a text to standard output at once.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    _OUTPUT.write(text + end)
+    _OUTPUT.flush()
 
 
 def write(
@@ -65,89 +113,49 @@ def write(
         cells: Gives a row's cells for table and CSV.
         value: Gives a row's object for JSON.
         title: Stands over the table.
+
+    Raises:
+        OutputError: Standard output does not take it.
     """
-    with quiet_pipe():
-        match output:
-            case Format.TABLE:
-                _write_table(columns, (cells(row) for row in rows), title)
-            case Format.CSV:
-                writer = csv.writer(sys.stdout, lineterminator="\n")
-                writer.writerow(columns)
-                writer.writerows(cells(row) for row in rows)
-            case Format.JSONL:
-                _write_json(rows, value, "", "\n", "\n")
-            case Format.JSON:
-                _write_json(rows, value, "[", ",\n ", "]\n")
+    match output:
+        case Format.TABLE:
+            lines = (cells(row) for row in rows)
+            write_table(_OUTPUT.write, columns, lines, title=title, width=terminal_width())
+        case Format.CSV:
+            writer = csv.writer(_OUTPUT, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(cells(row) for row in rows)
+        case Format.JSONL:
+            _write_json(rows, value, "", "\n", "\n")
+        case Format.JSON:
+            _write_json(rows, value, "[", ",\n ", "]\n")
+    flush()
 
 
 def _write_json(
     rows: Iterable[T], value: Callable[[T], dict[str, Any]], head: str, between: str, tail: str
 ) -> None:
     encode = msgspec.json.Encoder().encode
-    sys.stdout.write(head)
+    if head:
+        _OUTPUT.write(head)
     written = False
     for row in rows:
-        if written:
-            sys.stdout.write(between)
-        sys.stdout.write(encode(value(row)).decode())
+        text = encode(value(row)).decode()
+        _OUTPUT.write(between + text if written else text)
         written = True
     if written or head:
-        sys.stdout.write(tail)
-
-
-def _write_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    lines = list(rows)
-    if not lines:
-        return
-    table = Table(
-        title=escape(title) or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False
-    )
-    texts = []
-    for column, cells in zip(columns, zip(*lines, strict=True), strict=True):
-        numbers = all(isinstance(cell, int | float) or _is_number(cell) for cell in cells)
-        texts.append(_shorten([str(cell) for cell in cells]) if numbers else list(map(str, cells)))
-        justify: Literal["right", "left"] = "right" if numbers else "left"
-        table.add_column(column, justify=justify, no_wrap=column not in WRAPPED, overflow="fold")
-    for line in zip(*texts, strict=True):
-        table.add_row(*map(escape, line))
-
-    class PipeConsole(Console):
-        def on_broken_pipe(self) -> None:
-            _leave()
-
-    PipeConsole().print(table)
-
-
-WRAPPED = ("detail", "summary", "what happens", "why")
-"""Columns of prose, which give way when the terminal is narrow."""
-
-
-def _is_number(cell: object) -> bool:
-    return isinstance(cell, str) and cell.replace(".", "", 1).isdecimal()
-
-
-def _shorten(numbers: list[str]) -> list[str]:
-    """Drop the trailing zeros that a whole column shares; digits stay aligned, none is lost."""
-    decimals = [number.partition(".")[2] for number in numbers]
-    if not all(decimals):
-        return numbers
-    spare = min(len(each) - len(each.rstrip("0")) for each in decimals)
-    return [number[: len(number) - spare].removesuffix(".") for number in numbers]
+        _OUTPUT.write(tail)
 
 
 def note(text: str) -> None:
-    """Tell something beside the result, on standard error."""
+    """Tell something beside the result, on standard error, after what was printed before it."""
+    flush()
     print(f"obframe: {text}", file=sys.stderr)
 
 
 def counted(rows: Iterable[T], what: str) -> Iterator[T]:
-    """Pass rows on, and show on the terminal how many came once it takes more than a second."""
-    if not sys.stderr.isatty():
+    """Pass rows on; when they go into a file, show on the terminal how many came."""
+    if not sys.stderr.isatty() or (sys.stdout is not None and sys.stdout.isatty()):
         yield from rows
         return
     from rich.console import Console
@@ -164,10 +172,21 @@ def counted(rows: Iterable[T], what: str) -> Iterator[T]:
 
 def utc(second: float) -> str:
     """Write a Unix second as date and time in UTC; ``--from`` and ``--to`` read it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(second))
+    day, rest = divmod(int(second), 86_400)
+    return f"{_date(day)} {_time(rest)}"
 
 
 def utc_after(second: float, before: float) -> str:
     """Write a Unix second as time in UTC, with the date only when it is not that of ``before``."""
-    text, other = utc(second), utc(before)
-    return text[11:] if text[:10] == other[:10] else text
+    day, rest = divmod(int(second), 86_400)
+    return _time(rest) if day == int(before) // 86_400 else f"{_date(day)} {_time(rest)}"
+
+
+@lru_cache(16)
+def _date(day: int) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(day * 86_400))
+
+
+def _time(second: int) -> str:
+    minute, second = divmod(second, 60)
+    return f"{minute // 60:02}:{minute % 60:02}:{second:02}"

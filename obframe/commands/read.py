@@ -6,7 +6,7 @@ import difflib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,7 @@ from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
 from obframe.errors import ObframeError
 from obframe.protocols import Storage
-from obframe.query import Row, check_range, decode, parse_time, rows
+from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
 from obframe.vetting import STORAGE
 
@@ -29,18 +29,28 @@ class Window:
     """``--from`` and ``--to`` as given, None where left out.
 
     Attributes:
-        start: First second; without it the window is ``last`` seconds long.
+        start: First second; without it the window is ``seconds`` long, or with ``last`` as long as
+            it needs to be.
         end: Last second, included; without it the newest row's.
-        last: Seconds.
+        seconds: Length where nothing else says it.
+        last: Only so many rows, the last ones of the window.
     """
 
     start: str | None
     end: str | None
-    last: int = 60
+    seconds: int = 60
+    last: int | None = None
 
 
 def query(choice: Choice, symbol: str, window: Window, output: Format, limit: int | None) -> int:
     """Print the rows of a window.
+
+    Args:
+        choice: Plugins and settings.
+        symbol: Whose rows.
+        window: Which seconds.
+        output: The format.
+        limit: Only so many rows, the first ones.
 
     Returns:
         1 when a stored value could not be decoded, else 0.
@@ -54,12 +64,14 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
         start, end = _resolve(storage, symbol, window)
         tally = _Tally()
         found = rows(storage, symbol, start, end)
+        same_day = start // 86_400 == end // 86_400
+        when = (lambda second: utc(second)[11:]) if same_day else utc
         with closing(found) if isinstance(found, Generator) else nullcontext():
             write(
                 output,
                 tally.watch(counted(itertools.islice(found, limit), f"reading {symbol}"), output),
                 columns=_TABLE if output is Format.TABLE else _FLAT,
-                cells=(lambda row: _table_cells(row, start))
+                cells=(lambda row: _table_cells(row, when))
                 if output is Format.TABLE
                 else _flat_cells,
                 value=_row_object,
@@ -112,8 +124,10 @@ def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
         if window.end is None:
             end = max(newest, start)
     else:
-        start = max(end - window.last + 1, MIN_TIMESTAMP)
+        start = MIN_TIMESTAMP if window.last else max(end - window.seconds + 1, MIN_TIMESTAMP)
     check_range(symbol, start, end)
+    if window.last is not None and latest is not None:
+        start = start_of_last(storage, symbol, start, end, window.last)
     return start, end
 
 
@@ -134,7 +148,8 @@ def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _T
     missing = min(end, latest.timestamp) - first + 1 - tally.rows
     if missing > 0:
         causes = ", ".join(f"{reason} {seconds} s" for reason, seconds in reasons.most_common())
-        note(f"{missing} seconds have no row ({causes or 'no cause recorded'})")
+        what = "1 second has" if missing == 1 else f"{missing:,} seconds have"
+        note(f"{what} no row ({causes or 'no cause recorded'})")
 
 
 _TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels")
@@ -151,13 +166,12 @@ _FLAT = (
 )
 
 
-def _table_cells(row: Row, start: int) -> list[object]:
+def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
     assert row.snapshot is not None
     bids, asks = row.snapshot.bids, row.snapshot.asks
     bid, ask = (bids or [("", "")])[0], (asks or [("", "")])[0]
     levels = f"{len(bids)}+{len(asks)}"
-    when = utc_after(row.timestamp, start)
-    return [when, row.snapshot.update_id, bid[1], bid[0], ask[0], ask[1], levels]
+    return [when(row.timestamp), row.snapshot.update_id, bid[1], bid[0], ask[0], ask[1], levels]
 
 
 def _flat_cells(row: Row) -> list[object]:

@@ -8,15 +8,17 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 import msgspec
 
-from obframe.commands.output import Format, note
+from obframe.commands.output import Format, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import StoreUnavailable
 from obframe.recorder import Recorder, RunSummary
+from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
 logger = logging.getLogger("obframe.run")
@@ -67,22 +69,42 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
     if output is Format.TABLE:
         note(describe(summary))
     else:
-        print(msgspec.json.encode(summary).decode(), flush=True)
+        say(msgspec.json.encode(summary).decode())
     if not summary.drained:
         raise StoreUnavailable("rows could not be stored before the end; the log tells how many")
     return 0
 
 
+_BEFORE = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
+"""Causes that tell of the time before a symbol was recorded, not of this run."""
+
+
 def describe(summary: RunSummary) -> str:
     """Say for a person what one run did."""
-    lost = sum(summary.gap_seconds.values())
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in summary.gap_seconds.items())
-    return (
-        f"stored {summary.rows:,} rows, {lost:,} seconds without a row"
-        f"{f' ({reasons})' if reasons else ''}\n"
-        f"         {summary.updates:,} updates, book latency p99 "
-        f"{summary.book_latency_p99 * 1e3:.2f} ms, tick lag p99 {summary.tick_lag_p99 * 1e3:.1f} ms"
-    )
+    before = {reason: summary.gap_seconds.get(reason, 0) for reason in _BEFORE}
+    own = {key: count for key, count in summary.gap_seconds.items() if key not in before}
+    lines = [f"stored {_count(summary.rows, 'row')}, {_lost(own)}"]
+    if any(before.values()):
+        lines.append(f"before this run: {_lost(before)}")
+    if summary.updates:
+        lines.append(
+            f"{_count(summary.updates, 'update')}, book latency p99 "
+            f"{summary.book_latency_p99 * 1e3:.2f} ms, "
+            f"tick lag p99 {summary.tick_lag_p99 * 1e3:.1f} ms"
+        )
+    else:
+        lines.append("no updates were received")
+    return "\n         ".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def _lost(seconds: Mapping[GapReason, int]) -> str:
+    causes = ", ".join(f"{reason} {count:,}" for reason, count in seconds.items() if count)
+    told = f" ({causes})" if causes else ""
+    return f"{_count(sum(seconds.values()), 'symbol-second')} without a row{told}"
 
 
 @dataclass(slots=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any
 
 import msgspec
 
-from obframe.commands.output import Format, write
+from obframe.commands.output import Format, say, write
 from obframe.errors import ConfigError, Problem
 from obframe.testing.exchange import FAULTS, ExchangeOptions, serve
 
@@ -36,7 +35,8 @@ def exchange(values: dict[str, Any], output: Format) -> int:
         options = ExchangeOptions(**values)
         asyncio.run(serve(options, on_ready=lambda rest, ws: _announce(options, output, rest, ws)))
     except ValueError as error:
-        problems = [Problem("exchange", "", line) for line in str(error).splitlines()]
+        lines = (line.removeprefix("exchange ") for line in str(error).splitlines())
+        problems = [Problem("exchange", "", line) for line in lines]
         raise ConfigError(problems) from error
     except OSError as error:
         reason = f"cannot listen on {values['host']}:{values['port']}: {error.strerror}"
@@ -45,17 +45,18 @@ def exchange(values: dict[str, Any], output: Format) -> int:
 
 
 def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: str) -> None:
+    urls = {"rest_url": rest_url, "ws_url": ws_url}
+    if output is Format.CSV:
+        say(",".join(urls) + "\n" + ",".join(urls.values()))
+        return
     if output is not Format.TABLE:
-        line = msgspec.json.encode({"rest_url": rest_url, "ws_url": ws_url}).decode()
-        print(line, flush=True)
+        say(msgspec.json.encode(urls).decode())
         return
     what = "captures" if options.captures else f"a simulation, seed {options.seed}"
-    print(
+    say(
         f"venue on {rest_url} (REST) and {ws_url} (streams), serving {what}\n"
         "record it from another terminal:\n"
         f"  obframe run --plugins rocksdb --set binance.rest_url={rest_url}"
         f" --set binance.ws_url={ws_url}\n"
-        "Ctrl-C ends it.",
-        flush=True,
-        file=sys.stdout,
+        "Ctrl-C ends it."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -184,7 +185,9 @@ def parse_fault(text: str) -> Fault:
     name, at_sign, number = head.partition("@")
     kind = _KINDS.get(name)
     if kind is None:
-        raise ValueError(f"{text!r}: no fault {name!r}: choose from {', '.join(_KINDS)}")
+        close = difflib.get_close_matches(name, _KINDS, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(_KINDS)
+        raise ValueError(f"{text!r}: no fault {name!r}: {mend}")
     at = _integer(text, "N", number) if at_sign else 1
     common: dict[str, Value] = {"count": kind.count, "every": 0, "symbol": ""}
     values: dict[str, Value] = {**common, **kind.defaults}

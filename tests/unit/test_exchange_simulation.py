@@ -224,7 +224,8 @@ async def test_unicode_symbols_are_served() -> None:
         ({"buffer_mib": 0.0}, ["buffer_mib = 0.0"]),
         ({"connection_limit": 0}, ["connection_limit = 0"]),
         ({"weight_limit": -1}, ["weight_limit = -1"]),
-        ({"faults": ("dorp@3",)}, ["'dorp'", "choose from drop, dup"]),
+        ({"faults": ("dorp@3",)}, ["'dorp'", "did you mean 'drop'?"]),
+        ({"faults": ("xyzzy",)}, ["'xyzzy'", "choose from drop, dup"]),
         ({"rate": 0.0, "levels": 1, "faults": ("x",)}, ["rate", "levels", "'x'"]),
     ],
 )

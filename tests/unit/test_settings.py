@@ -233,7 +233,7 @@ def test_a_file_must_give_the_right_type(value: str) -> None:
     write(f"[venue]\nrest_url = {value}\n")
     (problem,) = problems()
     assert problem.key == "venue.rest_url"
-    assert "wanted text" in problem.message
+    assert "expected text, got " in problem.message
 
 
 @pytest.mark.parametrize(
