@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
 
 .DEFAULT_GOAL := help
+.PHONY: bench-instructions bench-instructions-baseline sanitize fuzz nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
@@ -16,6 +17,10 @@ help:
 	@echo 'make lint | bench | bench-peers | docs | build | clean'
 	@echo 'make crash ROUNDS=100    kill -9 a recorder of 20 symbols so many times'
 	@echo 'make soak SECONDS=3600   record 20 symbols for so long and judge every row'
+	@echo 'make sanitize            test the core built with AddressSanitizer and UBSan'
+	@echo 'make fuzz SECONDS=60     fuzz the core, guided by its coverage'
+	@echo 'make nightly             10,000 examples of every property'
+	@echo 'make bench-instructions  count instructions with valgrind; -baseline makes them the measure'
 
 $(VENV)/.stamp-venv:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -52,6 +57,12 @@ lint: $(VENV)/.stamp-built
 bench: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest benchmarks
 
+bench-instructions: $(VENV)/.stamp-built
+	$(BIN)/python benchmarks/instructions.py
+
+bench-instructions-baseline: $(VENV)/.stamp-built
+	$(BIN)/python benchmarks/instructions.py --write
+
 # obframe beside the libraries people use instead, in an environment of its own; see docs/performance.md.
 # order-book needs Python 3.13, and not every peer has wheels for what is newer.
 PEERS_PYTHON ?= $(shell for each in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python) python3; do \
@@ -80,9 +91,18 @@ ROUNDS ?= 100
 crash: $(VENV)/.stamp-built
 	OBFRAME_CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_crash.py
 
-SECONDS ?= 3600
 soak: $(VENV)/.stamp-built
-	OBFRAME_LOAD_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/e2e/test_load.py
+	OBFRAME_LOAD_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/e2e/test_load.py
+
+# The core on builds of its own, in build/: the one in use stays as it is.
+sanitize: $(VENV)/.stamp-built
+	$(BIN)/python safety/sanitize.py
+
+fuzz: $(VENV)/.stamp-built
+	$(BIN)/python safety/fuzz.py --seconds $(or $(SECONDS),60)
+
+nightly: $(VENV)/.stamp-built
+	$(BIN)/python -m pytest tests/properties --hypothesis-profile nightly --timeout 14400
 
 docs: $(VENV)/.stamp-built
 	$(BIN)/python docs/tables.py

@@ -1,0 +1,189 @@
+"""The gate itself: what is slow, missing or measured by nobody fails the run of the benchmarks."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "safety"))
+
+from corebuild import build_copy, copy_environment  # noqa: E402
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+BUDGETS = """
+[quick]
+statistic = "median"
+microseconds = 1e6
+ratio = 0.0001
+"""
+BENCHMARK = """
+def test_quick(race):
+    race("quick", work=lambda: sum(range(50_000)), reference=lambda: sum(range(100)), rounds=20)
+"""
+
+
+def run_benchmarks(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "pytest", "-c", str(ROOT / "pyproject.toml")]
+    return subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-q", str(folder), *options],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Return a function that runs a benchmark with its budgets under the real gate."""
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    for name in ("conftest.py", "gate.py"):
+        shutil.copy(ROOT / "benchmarks" / name, folder)
+
+    def go(
+        budgets: str = BUDGETS, benchmark: str = BENCHMARK, *options: str
+    ) -> subprocess.CompletedProcess[str]:
+        (folder / "budgets.toml").write_text(budgets)
+        (folder / "bench_it.py").write_text(benchmark)
+        return run_benchmarks(folder, *options)
+
+    return go
+
+
+def test_what_is_held_passes_and_is_printed(run: Run) -> None:
+    done = run()
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"quick +median .* us +1,000,000 us .* x +0\.0001 x +ok", done.stdout), (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("microseconds = 1e6", "microseconds = 50", r"quick: .* 50 us are allowed"),
+        ("ratio = 0.0001", "ratio = 100", r"quick: .* 100 times is the least allowed"),
+        ('"median"', '"p99"', r"quick: no p99 of 20 values"),
+        ('"median"', '"value"', r"quick: no statistic 'value'"),
+    ],
+    ids=["over the limit", "below the ratio", "too few for p99", "not of rounds"],
+)
+def test_what_is_missed_fails(run: Run, old: str, new: str, complaint: str) -> None:
+    assert old in BUDGETS
+    done = run(BUDGETS.replace(old, new))
+    assert done.returncode == 1, done.stdout
+    assert re.search(complaint, done.stdout), done.stdout
+
+
+def test_a_machine_too_slow_for_the_reference_is_judged_by_the_ratio(run: Run) -> None:
+    done = run(BUDGETS.replace("1e6", "1e-3"))
+    assert done.returncode == 0, done.stdout
+    assert "this machine is too slow for the limit" in done.stdout
+
+
+def test_a_statistic_that_was_not_measured_fails(run: Run) -> None:
+    done = run(BUDGETS, BENCHMARK, "--benchmark-disable")
+    assert done.returncode == 1, done.stdout
+    assert "nothing was measured" in done.stdout
+
+
+def test_a_budget_without_benchmark_fails(run: Run) -> None:
+    done = run(BUDGETS + BUDGETS.replace("quick", "forgotten"))
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"forgotten +median +MISSING", done.stdout), done.stdout
+
+
+def test_a_benchmark_without_budget_fails(run: Run) -> None:
+    done = run(BUDGETS, BENCHMARK + "\ndef test_idle():\n    pass\n")
+    assert done.returncode == 1, done.stdout
+    assert "test_idle measures for no budget" in done.stdout
+    done = run(BUDGETS, BENCHMARK.replace('"quick"', '"slow"'))
+    assert done.returncode == 1, done.stdout
+    assert "budgets.toml has no budget 'slow'" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "table", ['statistic = "median"', 'statistic = "mode"\nratio = 1', "ratio = 1", "median = 3"]
+)
+def test_a_budget_that_says_nothing_fails(run: Run, table: str) -> None:
+    done = run(f"[quick]\n{table}\n")
+    assert done.returncode != 0
+    assert "budget quick" in done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def slowed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build a core whose books do their work eight times over; return PYTHONPATH for it."""
+    source = (ROOT / "obframe/_core.pyx").read_text()
+    (head,) = re.findall(r"^cdef class OrderBook:$", source, re.MULTILINE)
+    (apply,) = re.findall(r"^    def apply\(self, .*\):$", source, re.MULTILINE)
+    argument = re.search(r"DepthUpdate (\w+)", apply)
+    assert argument is not None
+    again = f"""
+        global planted
+        if planted == 0:
+            planted = 1
+            for _ in range(7):
+                self.apply({argument[1]})
+            planted = 0
+"""
+    changes = {head: f"cdef int planted = 0\n\n{head}", apply: apply + again}
+    core = build_copy(tmp_path_factory.mktemp("slowed"), changes=changes)
+    return copy_environment(core)["PYTHONPATH"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_slowed_core_is_reported(slowed: str) -> None:
+    """It misses the book's budget, and no other of the core."""
+    done = run_benchmarks(ROOT / "benchmarks/bench_core.py", PYTHONPATH=slowed)
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"core_book: \S+ times as good as the reference", done.stdout), done.stdout
+    assert re.search(r"core_book .*MISSED", done.stdout), done.stdout
+    assert re.search(r"core_parse .* ok$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"decode .* ok$", done.stdout, re.MULTILINE), done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_instructions_of_a_slowed_core_are_reported(slowed: str, tmp_path: Path) -> None:
+    """Take the slowed core's for the baseline: the true one is out of line with it."""
+    counter = [sys.executable, "-P", str(ROOT / "benchmarks/instructions.py")]
+    counter += ["--baseline", str(tmp_path / "baseline.json")]
+    subprocess.run(
+        [*counter, "--write"],
+        env={**os.environ, "PYTHONPATH": slowed},
+        stdout=subprocess.DEVNULL,
+        timeout=100,
+        check=True,
+    )
+    done = subprocess.run(counter, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"OrderBook\.apply .* -[6-9]\d\.\d%  MISSED", done.stdout), done.stdout
+    assert re.search(r"parse_depth_update .*  ok", done.stdout), done.stdout
+    assert "make bench-instructions-baseline" in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+def test_instructions_of_other_tools_are_not_compared(tmp_path: Path) -> None:
+    baseline = tmp_path / "baseline.json"
+    baseline.write_text('{"tools": {"compiler": "another"}, "instructions": {"f": 1}}')
+    command = [sys.executable, str(ROOT / "benchmarks/instructions.py")]
+    done = subprocess.run(
+        [*command, "--baseline", str(baseline)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compiler: another, here" in done.stdout

@@ -1,0 +1,81 @@
+"""The fuzzer: its seeds hold, and what is wrong in a core is found and can be run again."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SAFETY = ROOT / "safety"
+sys.path.append(str(SAFETY))
+
+from corebuild import build_copy  # noqa: E402
+from fuzz import COVERAGE  # noqa: E402
+from sanitize import FLAGS  # noqa: E402
+from targets import TARGETS  # noqa: E402
+
+SEEDS = sorted((SAFETY / "corpus").glob("*/*"))
+PARSER = r"^def parse_depth_snapshot\(.*\):$"
+# What is read of the message lies behind the end of a buffer when the message ends in "!".
+OVER_READ = """
+    cdef unsigned char* planted = <unsigned char*>planted_malloc(8)
+    planted[0] = 1
+    if bytes(data).endswith(b"!") and planted[len(data) % 8 + 8] == 255:
+        return None
+    planted_free(planted)
+"""
+OVER_READ_FOUND = "heap-buffer-overflow|insufficient space for an object"
+DISAGREEMENT = """
+    if bytes(data) == b"{}?":
+        raise InvalidEvent("bids", "?", "planted")
+"""
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_the_core_and_its_oracles_agree_on_every_seed(seed: Path) -> None:
+    TARGETS[seed.parent.name](seed.read_bytes())
+
+
+def test_every_target_has_seeds() -> None:
+    assert {path.parent.name for path in SEEDS} == set(TARGETS)
+
+
+def fuzz(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SAFETY / "fuzz.py"), *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_what_is_wrong_is_found_and_can_be_run_again(tmp_path: Path) -> None:
+    """An over-read that few inputs make ends the fuzzer; a wrong answer is told from the right."""
+    (parser,) = re.findall(PARSER, (ROOT / "obframe/_core.pyx").read_text(), re.MULTILINE)
+    imports = "from libc.stdlib cimport free as planted_free, malloc as planted_malloc\n\n"
+    changes = {parser: imports + parser + OVER_READ + DISAGREEMENT}
+    core = build_copy(tmp_path / "core", (*FLAGS, *COVERAGE), changes)
+    options = ["--core", str(core), "--folder", str(tmp_path), "--target", "snapshot"]
+    done = fuzz(*options, "--seconds", "30", "--seed", "1")
+    assert done.returncode == 1, done.stdout
+    assert re.search(OVER_READ_FOUND, done.stdout), done.stdout
+    replay = re.search(r"replay it: \S+ safety/fuzz\.py --replay snapshot (\S+)", done.stdout)
+    assert replay is not None, done.stdout
+    assert Path(replay[1]).read_bytes().endswith(b"!")
+    again = fuzz("--core", str(core), "--replay", "snapshot", replay[1])
+    assert again.returncode != 0
+    assert re.search(OVER_READ_FOUND, again.stdout), again.stdout
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(b"{}?")
+    done = fuzz("--core", str(core), "--replay", "snapshot", str(wrong))
+    assert done.returncode == 1
+    assert "AssertionError: not JSON, and InvalidEvent" in done.stdout, done.stdout
