@@ -31,7 +31,7 @@ OVER_READ = """
 OVER_READ_FOUND = "heap-buffer-overflow|insufficient space for an object"
 DISAGREEMENT = """
     if bytes(data) == b"{}?":
-        raise InvalidEvent("bids", "?", "planted")
+        raise InvalidEvent("bids", "?", "planted", "for a test")
 """
 
 
