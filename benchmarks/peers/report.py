@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 import sysconfig
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -42,7 +43,7 @@ def write_report(
         docs: The folder of ``performance.md``; None writes nothing.
         out: Where the tables are shown.
     """
-    text = render(summary, feeds, skipped, plan, describe_machine())
+    text = render(summary, feeds, skipped, plan, describe_machine() + describe_checkout())
     out.write(text)
     if docs is None:
         return
@@ -84,6 +85,16 @@ def describe_machine() -> str:
         f"{platform.python_implementation()} {platform.python_version()} {built} "
         f"({platform.python_compiler()})"
     )
+
+
+def describe_checkout() -> str:
+    """Name the commit that obframe was built from, if this is a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=, changed"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f", obframe at {done.stdout.strip()}"
 
 
 def render(
