@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from obframe import hookspecs
+from obframe import Gap, Instrument, Mark, RunInfo, hookspecs
 from obframe.registry import installed_plugins, load
 from obframe.settings import CORE_SECTIONS, describe
 from obframe.testing.exchange import FAULTS
@@ -76,7 +77,31 @@ def hooks() -> str:
     )
 
 
-_MAKERS = {"settings": settings, "faults": faults, "hooks": hooks}
+def values() -> str:
+    """List the fields of the values that hooks and protocols hand over."""
+    return "\n\n".join(_fields(kind) for kind in (Instrument, Gap, Mark, RunInfo))
+
+
+def _fields(kind: type[Any]) -> str:
+    text = inspect.getdoc(kind) or ""
+    told = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", text, re.MULTILINE))
+    rows = (
+        (f"`{name}`", f"`{getattr(hint, '__forward_arg__', hint)}`", _prose(told[name]))
+        for name, hint in kind.__annotations__.items()
+    )
+    heading = f"`{kind.__name__}`: {_prose(_first_line(text))}"
+    return heading + "\n\n" + _table(("field", "type", "what it is"), rows)
+
+
+def _prose(text: str) -> str:
+    return " ".join(text.split()).replace("``", "`")
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+_MAKERS = {"settings": settings, "faults": faults, "hooks": hooks, "values": values}
 
 
 def rewrite(text: str) -> str:

@@ -141,7 +141,14 @@ class MarkKind(StrEnum):
 
 
 class Mark(NamedTuple):
-    """A run of stored rows with something to be known of them; both ends inside it."""
+    """A run of stored rows with something to be known of them; both ends inside it.
+
+    Attributes:
+        symbol: The instrument's symbol.
+        start: First Unix second.
+        end: Last Unix second.
+        kind: What is to be known.
+    """
 
     symbol: str
     start: int

@@ -58,9 +58,10 @@ def test_tables_are_those_of_the_code(page: Path, tables: ModuleType) -> None:
 
 
 def test_the_pages_have_their_tables() -> None:
-    for name, part in (("settings", "settings"), ("hooks", "hooks"), ("exchange", "faults")):
+    parts = {"settings": ["settings"], "hooks": ["values", "hooks"], "exchange": ["faults"]}
+    for name, expected in parts.items():
         text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
-        assert f"<!-- part: {part} -->" in text
+        assert re.findall(r"<!-- part: (\w+) -->", text) == expected
 
 
 def anchors(page: Path) -> set[str]:
@@ -171,6 +172,8 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
                     assert set(arguments) <= targets, line
                 case "pip":
                     assert arguments == ["install", "."], line  # tests/test_wheel.py does this
+                case ".":
+                    assert arguments == [".venv/bin/activate"], line
                 case "obframe":
                     command, *_ = arguments
                     known = command_line.run(command, "--help").stdout
@@ -238,11 +241,12 @@ def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> 
 
 
 @pytest.mark.slow
-def test_the_python_of_the_querying_page_runs(command_line: CommandLine) -> None:
+@pytest.mark.parametrize("name", ["querying", "recording"])
+def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> None:
     with command_line.venue("--symbols", "BTCUSDT") as urls:
         result = command_line.run("run", "--symbols", "BTCUSDT", "--duration", "3", *urls)
         assert result.returncode == 0, result.stderr
-    (source,) = blocks(ROOT / "docs" / "querying.md", "python")
+    (source,) = blocks(ROOT / "docs" / f"{name}.md", "python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
         capture_output=True,

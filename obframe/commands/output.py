@@ -126,25 +126,22 @@ def write(
             writer.writerow(columns)
             writer.writerows(cells(row) for row in rows)
         case Format.JSONL:
-            _write_json(rows, value, "", "\n", "\n")
+            _write_json(rows, value, "", "", "")
         case Format.JSON:
-            _write_json(rows, value, "[", ",\n ", "]\n")
+            _write_json(rows, value, "[", ",", "]\n")
     flush()
 
 
 def _write_json(
     rows: Iterable[T], value: Callable[[T], dict[str, Any]], head: str, between: str, tail: str
 ) -> None:
+    # Every row ends its line at once: a note may come next on the same terminal.
     encode = msgspec.json.Encoder().encode
-    if head:
-        _OUTPUT.write(head)
-    written = False
+    lead = head
     for row in rows:
-        text = encode(value(row)).decode()
-        _OUTPUT.write(between + text if written else text)
-        written = True
-    if written or head:
-        _OUTPUT.write(tail)
+        _OUTPUT.write(f"{lead}{encode(value(row)).decode()}\n")
+        lead = between
+    _OUTPUT.write(tail if lead == between else head + tail)
 
 
 def note(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -18,6 +19,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from obframe import Gap, GapReason, Record, Snapshot
+from obframe.commands.record import describe
+from obframe.recorder import RunSummary
 from obframe_plugins.rocksdb import RocksSettings
 from obframe_plugins.rocksdb import open_storage as open_rocksdb
 
@@ -116,6 +119,77 @@ def test_query_says_what_is_missing_and_why(stored: CommandLine) -> None:
     assert not stored.run("query", "AAA", "--format", "jsonl").stderr
 
 
+def test_one_second_is_not_many(stored: CommandLine) -> None:
+    window = ("--from", str(FIRST + 3), "--to", str(FIRST + 4))
+    assert "1 second has no row" in stored.run("query", "BBB", *window).stderr
+
+
+def test_query_gives_the_last_rows_of_the_window(stored: CommandLine) -> None:
+    def seconds(*options: str) -> list[int]:
+        found = lines(stored.run("query", "BBB", *options, "--format", "jsonl"))
+        return [row["timestamp"] - FIRST for row in found]
+
+    assert seconds("--last", "2") == [8, 9]
+    assert seconds("--last", "5") == [3, 6, 7, 8, 9]
+    assert seconds("--last", "2", "--to", str(FIRST + 5)) == [2, 3]
+    assert seconds("--last", "9", "--from", str(FIRST + 7)) == [7, 8, 9]
+    assert len(seconds("--last", "1000")) == 8
+
+
+def test_a_narrow_table_keeps_every_digit(stored: CommandLine) -> None:
+    options = ("--from", str(FIRST), "--limit", "1")
+    result = stored.run("query", "AAA", *options, environ={"COLUMNS": "20"})
+    (line,) = result.stdout.splitlines()[3:]
+    assert line.split() == ["00:00:00", "1", "1.5", "100.5", "100.6", "2", "1+1"]
+    gaps = stored.run("gaps", "BBB", environ={"COLUMNS": "20"}).stdout
+    assert "2025-01-18 00:00:04  00:00:05        2  sequence  venue" in gaps
+    assert "    5 after 3" in gaps
+
+
+@pytest.mark.parametrize("output", ["table", "csv", "json", "jsonl"])
+def test_an_output_that_takes_nothing_is_named(stored: CommandLine, output: str) -> None:
+    command = [sys.executable, "-m", "obframe", "query", "AAA", "--format", output]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            command,
+            cwd=stored.folder,
+            env=stored.environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert failure(result, 1) == "obframe: standard output: No space left on device\n"
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command],
+        cwd=stored.folder,
+        env=stored.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert failure(closed, 1) == "obframe: standard output is closed: nothing can be printed\n"
+
+
+async def test_notes_stand_after_what_was_printed_before_them(command_line: CommandLine) -> None:
+    settings = RocksSettings(path=str(command_line.folder / "obframe-data"))
+    async with open_rocksdb(settings) as storage:
+        good = [Record("AAA", FIRST + n, snapshot("AAA", FIRST + n).pack()) for n in (0, 2)]
+        storage.append([*good, Record("AAA", FIRST + 1, b"\xc1 broken")])
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "obframe", "query", "AAA", "--format", "jsonl"],
+        cwd=command_line.folder,
+        env={**command_line.environ, "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    starts = [line[:9] for line in done.stdout.splitlines()]
+    assert starts == ['{"symbol"', "obframe: ", '{"symbol"', '{"symbol"']
+
+
 def test_symbols_and_gaps(stored: CommandLine) -> None:
     listed = {
         row["symbol"]: row["newest"] for row in lines(stored.run("symbols", "--format=jsonl"))
@@ -168,6 +242,8 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["query", "AAA", "--from", "-1h", "--to", "-2h"], 2, "exchange the two"),
         (["query", "AAA", "--format", "xml"], 2, "xml"),
         (["query", "AAA", "--limit", "0"], 2, "limit"),
+        (["query", "AAA", "--last", "0"], 2, "last"),
+        (["query", "AAA", "--last", "1", "--limit", "1"], 2, "not both"),
         (["query"], 2, "Missing argument"),
         (["qeury"], 2, "qeury"),
         (["query", "AAA", "--set", "rocksdb.pth=x"], 2, "did you mean 'path'?"),
@@ -178,13 +254,18 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["symbols", "--plugins", "rocksbd"], 4, "did you mean 'rocksdb'?"),
         (["symbols", "--storage", "memory"], 4, "--plugins memory"),
         (["run", "--plugins", "nope"], 4, "installed:"),
+        (["run", "--plugins", "rocksbd,nope"], 4, "2 plugins cannot be used:"),
+        (["run", "--format", "csv"], 2, "csv"),
         (["run", "--symbols", "A:B,C,C"], 2, "given 2 times"),
         (["run", "--duration", "-1"], 2, "duration"),
         (["run", "--log-level", "loud"], 2, "loud"),
         (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
+        (["exchange", "--port", "-1"], 2, "obframe: exchange: port = -1:"),
+        (["exchange", "--fault", "dorp@3"], 2, "did you mean 'drop'?"),
         (["exchange", "--port", "0", "--symbols", "a:b"], 2, "a:b"),
         (["demo", "--symbols", "A:B"], 2, "':'"),
+        (["demo", "--symbols", "A:B,C:D"], 2, "'C:D'"),
         (["demo", "--seconds", "1"], 2, "seconds"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -234,6 +315,64 @@ def test_a_broken_ledger_is_a_storage_error(stored: CommandLine) -> None:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
     failure(stored.run("gaps", "BBB"), 3)
+
+
+def test_a_setting_is_named_once(command_line: CommandLine) -> None:
+    options = ("--set", "recorder.queue_rows=many", "--set", "retention.max_age=7x")
+    assert failure(command_line.run("run", *options), 2).splitlines()[1:] == [
+        "  --set recorder.queue_rows: expected integer, got 'many'",
+        "  --set retention.max_age: expected a duration such as 90, '12h' or '7d', got '7x'",
+    ]
+
+
+def test_the_demo_leaves_settings_alone_that_it_did_not_write(command_line: CommandLine) -> None:
+    path = command_line.folder / "mine" / "obframe.toml"
+    path.parent.mkdir()
+    ours = '# Written by obframe demo\n[rocksdb]\npath = "x"\n\n[static]\nsymbols = ["A"]\n'
+    for text in ('[rocksdb]\npath = "precious"\n', ours, "not TOML", ""):
+        path.write_text(text)
+        result = command_line.run("demo", "--seconds", "2", "--folder", "mine")
+        assert "give another folder" in failure(result, 2)
+        assert path.read_text() == text
+        assert [each.name for each in path.parent.iterdir()] == ["obframe.toml"]
+
+
+def test_no_line_of_the_help_is_cut(command_line: CommandLine) -> None:
+    assert "..." not in command_line.run("--help", environ={"COLUMNS": "80"}).stdout[100:]
+
+
+def test_ctrl_c_at_any_moment_of_the_start_prints_no_traceback(
+    command_line: CommandLine,
+) -> None:
+    # The command sends itself the signal as soon as it imports one of these modules.
+    for module in ("importlib.metadata", "typer", "obframe.cli", "obframe.commands.read"):
+        (command_line.folder / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {module!r} and 'obframe' in sys.modules:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+        result = command_line.run("query", "AAA", environ={"PYTHONPATH": str(command_line.folder)})
+        assert result.returncode in (130, -signal.SIGINT), module
+        assert not result.stdout + result.stderr, module
+
+
+def test_the_end_of_a_run_is_told_of_this_run() -> None:
+    def summary(rows: int, updates: int, gaps: dict[GapReason, int]) -> RunSummary:
+        return RunSummary(rows, gaps, {}, updates, 0.001, 0.0002, True, {})
+
+    lost = {GapReason.PROCESS_DOWN: 148, GapReason.SEQUENCE: 2, GapReason.UNSUBSCRIBED: 3}
+    assert describe(summary(1200, 1, lost)).split("\n         ") == [
+        "stored 1,200 rows, 2 symbol-seconds without a row (sequence 2)",
+        "before this run: 151 symbol-seconds without a row (process_down 148, unsubscribed 3)",
+        "1 update, book latency p99 0.20 ms, tick lag p99 1.0 ms",
+    ]
+    assert describe(summary(1, 0, {GapReason.CONNECTING: 1})).split("\n         ") == [
+        "stored 1 row, 1 symbol-second without a row (connecting 1)",
+        "no updates were received",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["run", "--help"]])
@@ -379,7 +518,7 @@ def test_row_48_a_second_recorder_is_refused_and_told_how_to_read(
     with recording(command_line, eventually) as process:
         text = failure(command_line.run("run", "--plugins", "rocksdb"), 3)
         assert "obframe-data" in text
-        assert "obframe query" in text
+        assert text.count("obframe query") == 1
         assert process.poll() is None
         assert lines(command_line.run("symbols", "--format", "jsonl"))
 

@@ -42,6 +42,9 @@ def _row(timestamp: int) -> Record:
         ("-45s", T - 45),
         ("-7d", T - 604_800),
         ("-2w", T - 1_209_600),
+        ("-1h30m", T - 5400),
+        ("-1.5h", T - 5400),
+        ("+1d2h3m4s", T + 93_784),
         ("+5m", T + 300),
     ],
 )
@@ -63,6 +66,8 @@ def test_parse_time(text: str, second: int) -> None:
         ("1h", "is no time"),
         ("- 1h", "is no time"),
         ("-1y", "is no time"),
+        ("-1h30", "is no time"),
+        ("-1h 30m", "is no time"),
         ("2025-13-01", "is no time"),
         ("１７３７１５８４００", "is no time"),
         ("-999999999999d", "hundred years"),
