@@ -172,8 +172,6 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
                     assert set(arguments) <= targets, line
                 case "pip":
                     assert arguments == ["install", "."], line  # tests/test_wheel.py does this
-                case ".":
-                    assert arguments == [".venv/bin/activate"], line
                 case "obframe":
                     command, *_ = arguments
                     known = command_line.run(command, "--help").stdout
