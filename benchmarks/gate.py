@@ -100,9 +100,11 @@ class Result:
 
     @property
     def excused(self) -> bool:
-        """Whether even the reference is over the limit: then only the ratio can judge."""
-        limit, ratio = self.budget.limit, self.budget.ratio
-        return None not in (limit, ratio, self.reference) and self.reference > limit
+        """Whether the reference takes over a quarter of a time limit: then the ratio judges."""
+        limit, reference = self.budget.limit, self.reference
+        if limit is None or reference is None or self.budget.ratio is None:
+            return False
+        return self.budget.unit in PER_SECOND and reference > limit / 4
 
     @property
     def trouble(self) -> str:
