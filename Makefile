@@ -45,8 +45,9 @@ setup: $(VENV)/.stamp-built
 run: $(VENV)/.stamp-built
 	$(BIN)/obframe demo
 
+# Most of the time goes into waiting for clocks and processes: two workers halve it.
 test: $(VENV)/.stamp-built
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p no:benchmark
 
 lint: $(VENV)/.stamp-built
 	$(BIN)/ruff check .

@@ -6,9 +6,6 @@ feed → ``sync`` → ``books`` → snapshot → storage and sinks, ``query`` re
 the command line, ``_core`` is the compiled hot path.
 """
 
-from obframe import _early as _early  # before all that takes time
-
-# isort: split
 from importlib.metadata import version as _version
 
 from obframe._core import (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -306,8 +305,6 @@ def main() -> NoReturn:
     _occupy_standard_files()
     code = 0
     try:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # obframe._early saw to that
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -325,8 +322,6 @@ def main() -> NoReturn:
             code = _INTERNAL
             print(f"obframe: a fault of obframe itself: {_locate(error)}", file=sys.stderr)
             print("set OBFRAME_TRACEBACK=1 to see the traceback, and report it", file=sys.stderr)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback out of the last steps either
     sys.exit(_flush(code))
 
 

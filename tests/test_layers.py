@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # From the bottom to the top; modules of one layer may import each other, but not in a circle.
 LAYERS = (
-    {"obframe._early"},
     {"obframe.errors"},
     {"obframe.types"},
     {"obframe._core"},
