@@ -48,6 +48,14 @@ cdef extern from *:
         1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000
     };
 
+    /* Add up eight digits, 0 to 9 in a byte each, the first in the lowest. */
+    static inline uint64_t obf_sum8(uint64_t x)
+    {
+        x = x * 10 + (x >> 8);
+        return ((x & 0x000000FF000000FFu) * 0x000F424000000064u
+                + ((x >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32;
+    }
+
     /* Read the digits that stand at p, eight at most; return how many. p has eight bytes. */
     static inline int obf_read8(const uint8_t *p, uint64_t *value)
     {
@@ -61,9 +69,7 @@ cdef extern from *:
             n = __builtin_ctzll(odd) >> 3;
             x = x << 8 << (56 - 8 * n);
         }
-        x = x * 10 + (x >> 8);
-        *value = ((x & 0x000000FF000000FFu) * 0x000F424000000064u
-                  + ((x >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32;
+        *value = obf_sum8(x);
         return n;
     #else
         int n = 0;
@@ -109,6 +115,23 @@ cdef extern from *:
         return p + 1;
     }
 
+    /* Count the plain characters of a string at p, eight at most. p has eight bytes. */
+    static inline int obf_plain8(const uint8_t *p)
+    {
+    #if OBF_SWAR
+        const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+        uint64_t x, quote, slash, odd;
+        memcpy(&x, p, 8);
+        quote = x ^ (ones * '"');
+        slash = x ^ (ones * 0x5C);
+        /* A top bit above the lowest one found may be wrong; only the lowest is looked at. */
+        odd = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (x - ones * 0x20) | x) & tops;
+        return odd ? __builtin_ctzll(odd) >> 3 : 8;
+    #else
+        return 0;
+    #endif
+    }
+
     /* Write a number below 10**8 as eight digits. */
     static inline void obf_write8(uint8_t *target, uint32_t number)
     {
@@ -129,10 +152,29 @@ cdef extern from *:
         }
     #endif
     }
+
+    /* Write whole, a point and the first decimals of the eight that fraction has; both are below
+       10**8. Return how many bytes that took; target has 32. */
+    static inline int obf_write_short(
+        uint8_t *target, uint32_t whole, uint32_t fraction, int decimals)
+    {
+        uint8_t digits[16];
+        int lead = 0;
+        obf_write8(digits, whole);
+        while (lead < 7 && digits[lead] == '0')
+            lead++;
+        memcpy(target, digits + lead, 8);
+        if (decimals == 0)
+            return 8 - lead;
+        target[8 - lead] = '.';
+        obf_write8(target + 9 - lead, fraction);
+        return 9 - lead + decimals;
+    }
     """
     ctypedef unsigned long long u128 "obf_u128"
     const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
-    void obf_write8(uint8_t *, uint32_t) noexcept nogil
+    int obf_plain8(const uint8_t *) noexcept nogil
+    int obf_write_short(uint8_t *, uint32_t, uint32_t, int) noexcept nogil
     bint __builtin_mul_overflow(uint64_t, uint64_t, uint64_t *) noexcept nogil
     int __builtin_ctzll(unsigned long long) noexcept nogil
     int __builtin_clzll(unsigned long long) noexcept nogil
@@ -159,7 +201,8 @@ cdef enum:
     MAX_SCALE = 18
     QUANTITY_BITS = 102
     SHORT_LEVEL = 72  # bytes that reading a short level may look at
-    NEAR_CHANGES = 48  # a side, before memory is asked for
+    BATCH = 32  # changes that are searched for at once
+    NEAR_CHANGES = 128  # a side, before memory is asked for
     BLOCK = 64  # slots of a side that one word of its bits tells about
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
@@ -298,6 +341,8 @@ cdef struct Reader:
     const char *reason
     bint futures
     bint snapshot
+    Change *near  # memory for the first changes of so many more sides
+    int near_left
 
 cdef struct Event:
     unsigned int seen
@@ -320,6 +365,8 @@ cdef int _power
 POW10[0] = 1
 for _power in range(1, 20):
     POW10[_power] = POW10[_power - 1] * 10
+
+cdef uint64_t SHORT_LIMIT = 10**16
 
 cdef const char *PAIRS = (
     b"00010203040506070809101112131415161718192021222324"
@@ -477,12 +524,6 @@ cdef void free_changes(Changes *changes) noexcept nogil:
     memset(changes, 0, sizeof(Changes))
 
 
-cdef inline void borrow_changes(Changes *changes, Change *items, Py_ssize_t room) noexcept nogil:
-    changes.items = items
-    changes.room = room
-    changes.borrowed = True
-
-
 cdef int settle_changes(Changes *bids, Changes *asks) noexcept nogil:
     """Move both sides into one block of their own, which the bids own."""
     cdef Py_ssize_t count = bids.count + asks.count
@@ -601,6 +642,10 @@ cdef Py_ssize_t write_price(
     """Write a price with the decimals that it came with."""
     cdef int decimals = form & 31
     cdef Py_ssize_t size
+    if scale == 8 and decimals <= 8 and price < SHORT_LIMIT:
+        return obf_write_short(
+            target, <uint32_t>(price // 100000000), <uint32_t>(price % 100000000), decimals
+        )
     if decimals <= scale:
         return write_number(target, price // POW10[scale - decimals], decimals)
     size = write_number(target, price, scale)
@@ -608,13 +653,29 @@ cdef Py_ssize_t write_price(
     return size + decimals - scale
 
 
+@cython.cdivision(True)
 cdef inline Py_ssize_t write_quantity(
     uint8_t *target, uint64_t low, uint32_t high, uint16_t form
 ) noexcept nogil:
     cdef u128 value = low
+    cdef int decimals = form >> 5 & 31
+    cdef uint64_t whole
+    cdef uint64_t unit
+    if decimals <= 8 and high == 0 and form >> 10 == 0 and low < SHORT_LIMIT:
+        if decimals == 8:  # the compiler divides by a constant much faster
+            whole = low // 100000000
+            unit = 100000000
+        else:
+            unit = POW10[decimals]
+            whole = low // unit
+        if whole < 100000000:
+            return obf_write_short(
+                target, <uint32_t>whole, <uint32_t>((low - whole * unit) * POW10[8 - decimals]),
+                decimals,
+            )
     value |= <u128>high << 64
     value |= <u128>(form >> 10) << 96
-    return write_number(target, value, (form >> 5) & 31)
+    return write_number(target, value, decimals)
 
 
 cdef tuple make_level(
@@ -705,6 +766,11 @@ cdef int read_string(Reader *r, Span *span) noexcept nogil:
     span.start = p
     span.escaped = False
     while p < end:
+        if end - p >= 8:
+            i = obf_plain8(p)
+            p += i
+            if i == 8:
+                continue
         c = p[0]
         if c == c'"':
             span.size = p - span.start
@@ -919,6 +985,15 @@ cdef int read_key(Reader *r, Span *key) noexcept nogil:
         return fault(r, r.end, "the message is cut short")
     if r.p[0] != c'"':
         return fault(r, r.p, "a key that is not a string")
+    if (
+        r.end - r.p > 4 and r.p[2] == c'"' and r.p[3] == c':' and r.p[4] > c' '
+        and (c'a' <= r.p[1] <= c'z' or c'A' <= r.p[1] <= c'Z')
+    ):
+        key.start = r.p + 1
+        key.size = 1
+        key.escaped = False
+        r.p += 4
+        return OK
     code = read_string(r, key)
     if code != OK:
         return code
@@ -1079,9 +1154,10 @@ cdef bint read_short_levels(Reader *r, Changes *changes, int scale) noexcept nog
         q = obf_read_short(q + 2, &quantity, &decimals)
         if q == NULL or q[0] != c']':
             break
+        q += 1
         if price == 0 or __builtin_mul_overflow(price, POW10[scale - price_decimals], &price):
             break
-        if q[1] != c',' and q[1] != c']':
+        if q[0] != c',' and q[0] != c']':
             break
         if changes.count == changes.room and grow_changes(changes) != OK:
             break
@@ -1091,8 +1167,8 @@ cdef bint read_short_levels(Reader *r, Changes *changes, int scale) noexcept nog
         change.high = 0
         change.form = <uint16_t>(price_decimals | decimals << 5)
         changes.count += 1
-        p = q + 2
-        if q[1] == c']':
+        p = q + 1
+        if q[0] == c']':
             r.p = p
             return True
     r.p = p
@@ -1115,6 +1191,12 @@ cdef int read_levels(Reader *r, Event *event, int field, int depth) noexcept nog
     cdef int part = PART_WHOLE
     cdef int outcome
 
+    if r.near_left and changes.room == 0:
+        changes.items = r.near
+        changes.room = NEAR_CHANGES
+        changes.borrowed = True
+        r.near += NEAR_CHANGES
+        r.near_left -= 1
     if next_is(r, c'['):
         if next_is(r, c']'):
             return OK
@@ -1762,23 +1844,21 @@ def parse_depth_update(data, bint futures=False):
     cdef Reader reader
     cdef Event outer
     cdef Event inner
-    cdef Change[4 * NEAR_CHANGES] near
+    cdef Change[2 * NEAR_CHANGES] near
     cdef int code
     memset(&reader, 0, sizeof(Reader))
     memset(&outer, 0, sizeof(Event))
     memset(&inner, 0, sizeof(Event))
     outer.scale = BASE_SCALE
     inner.scale = BASE_SCALE
-    borrow_changes(&outer.bids, near, NEAR_CHANGES)
-    borrow_changes(&outer.asks, near + NEAR_CHANGES, NEAR_CHANGES)
-    borrow_changes(&inner.bids, near + 2 * NEAR_CHANGES, NEAR_CHANGES)
-    borrow_changes(&inner.asks, near + 3 * NEAR_CHANGES, NEAR_CHANGES)
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
         reader.end = reader.start + view.len
         reader.futures = futures
+        reader.near = near
+        reader.near_left = 2
         code = read_message(&reader, &outer, &inner)
         if code == FAULT:
             raise MalformedMessage(
@@ -1959,21 +2039,20 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogi
     return OK
 
 
-cdef inline Py_ssize_t find_slot(Side *side, uint64_t key, Py_ssize_t near) noexcept nogil:
-    """Return the first slot whose key is not below ``key``; ``near`` is a block to try first."""
+cdef inline Py_ssize_t find_slot(Side *side, uint64_t key) noexcept nogil:
+    """Return the first slot whose key is not below ``key``.
+
+    No branch depends on a comparison, for where a change lies is not foreseeable.
+    """
     cdef uint64_t *index = side.index
     cdef uint64_t *keys
     cdef Py_ssize_t blocks = side.room >> 6
     cdef Py_ssize_t half
     cdef Py_ssize_t at = 0
-    # No branch depends on a comparison but the first: where a change lies is not foreseeable.
-    if index[near] < key and (near + 1 == blocks or key <= index[near + 1]):
-        at = near
-    else:
-        while blocks > 1:
-            half = blocks >> 1
-            at += half * (index[at + half] < key)
-            blocks -= half
+    while blocks > 1:
+        half = blocks >> 1
+        at += half & -<Py_ssize_t>(index[at + half] < key)
+        blocks -= half
     keys = side.keys + (at << 6)
     at <<= 6
     half = 32 * (keys[31] < key)
@@ -2003,7 +2082,7 @@ cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t fl
                 continue
             if side.room:
                 key = (change.price * factor) ^ flip
-                at = find_slot(side, key, 0)
+                at = find_slot(side, key)
                 if at < side.end and side.keys[at] == key and is_live(side, at):
                     continue
             more += 1
@@ -2078,44 +2157,56 @@ cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogi
 
 cdef Py_ssize_t change_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
     """Apply the changes, for which there is room; return how many deleted an unknown level."""
+    cdef Py_ssize_t[BATCH] slots
+    cdef uint64_t *keys = side.keys
+    cdef Py_ssize_t start
+    cdef Py_ssize_t size
     cdef Py_ssize_t i
-    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t at
     cdef Py_ssize_t unknown = 0
     cdef uint64_t key
-    cdef uint64_t bit
+    cdef uint64_t word
     cdef uint64_t highest = 0
+    cdef uint64_t now
+    cdef uint64_t was
     cdef Change *change
     cdef Rest *rest
     if side.room == 0:  # so the changes, if any, all delete
         return changes.count
-    for i in range(changes.count):
-        change = &changes.items[i]
-        key = (change.price * factor) ^ flip
-        if key > highest:
-            highest = key
-        at = find_slot(side, key, min(at, side.room - 1) >> 6)
-        bit = <uint64_t>1 << (at & 63)
-        if at < side.end and side.keys[at] == key:
-            if is_zero(change.low, change.high, change.form):
-                if side.live[at >> 6] & bit:
-                    side.live[at >> 6] ^= bit
-                    side.count -= 1
-                else:
-                    unknown += 1
-                continue
-            if not side.live[at >> 6] & bit:
-                side.live[at >> 6] |= bit
+    start = 0
+    while start < changes.count:
+        size = min(changes.count - start, <Py_ssize_t>BATCH)
+        # First all searches, which wait for memory side by side; then the changes, which may move
+        # what was found: that is looked at again, and searched again when it no longer holds.
+        for i in range(size):
+            key = (changes.items[start + i].price * factor) ^ flip
+            slots[i] = find_slot(side, key)
+            __builtin_prefetch(&side.rests[slots[i]])
+            highest = max(highest, key)
+        for i in range(size):
+            change = &changes.items[start + i]
+            key = (change.price * factor) ^ flip
+            at = slots[i]
+            if (at > 0 and keys[at - 1] >= key) or (at < side.room and keys[at] < key):
+                at = find_slot(side, key)
+            now = not is_zero(change.low, change.high, change.form)
+            if at < side.end and keys[at] == key:
+                word = side.live[at >> 6]
+                was = word >> (at & 63) & 1
+                side.live[at >> 6] = word ^ (was ^ now) << (at & 63)
+                side.count += <Py_ssize_t>now - <Py_ssize_t>was
+                unknown += not (now | was)
+            elif now:
+                at = open_slot(side, at, key)
                 side.count += 1
-        elif is_zero(change.low, change.high, change.form):
-            unknown += 1
-            continue
-        else:
-            at = open_slot(side, at, key)
-            side.count += 1
-        rest = &side.rests[at]
-        rest.low = change.low
-        rest.high = change.high
-        rest.form = change.form
+            else:
+                unknown += 1
+                continue
+            rest = &side.rests[at]
+            rest.low = change.low
+            rest.high = change.high
+            rest.form = change.form
+        start += size
     if side.top != NULL and changes.count and (
         side.top.count < TOP or highest >= side.top.keys[TOP - 1]
     ):

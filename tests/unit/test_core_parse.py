@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import tracemalloc
 from typing import Any
 
@@ -598,3 +599,40 @@ def test_no_memory_is_kept_after_messages_are_gone() -> None:
     finally:
         tracemalloc.stop()
     assert after - before < 5_000
+
+
+def test_decimals_of_every_length_wherever_they_stand() -> None:
+    """Eight digits are read at once where the message goes on long enough, and else one by one."""
+    wholes = ["0", *("9182736450123"[:n] for n in range(1, 12))]
+    fractions = ["", *("." + "0123456789"[:n] for n in range(1, 10)), ".000000000", ".99999999"]
+    texts = [whole + fraction for whole in wholes for fraction in fractions]
+    prices = [text for text in texts if text.strip("0.") and len(text.split(".")[0]) < 10]
+    for text in texts:
+        for behind in (0, 1, 2, 3):
+            bids = [(prices[len(text)], text)] + [("1.5", "2.50")] * behind
+            asks = [(prices[-1 - len(text)], text)]
+            event = {"e": "depthUpdate", "s": "A", "U": 1, "u": 2, "b": bids, "a": asks}
+            update = parse_depth_update(json.dumps(event, separators=(",", ":")).encode())
+            assert update is not None
+            assert (update.bids, update.asks) == (bids, asks)
+    for text in prices:
+        event = {"e": "depthUpdate", "s": "A", "U": 1, "u": 2, "b": [(text, "1")] * 4, "a": []}
+        update = parse_depth_update(json.dumps(event, separators=(",", ":")).encode())
+        assert update is not None
+        assert update.bids == [(text, "1")] * 4
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "1.", ".5", "00", "00.1", "01", "-1", "+1", "1e5", "1 ", " 1", "1.2.3", "1,2",
+             "12345678x", "1234567812345678x", "1.12345678x", "0x1", "1/", "1:", "1.\u0661"]
+)  # fmt: skip
+def test_row_11_what_is_no_decimal_is_refused_by_both_ways_of_reading(text: str) -> None:
+    for behind in (0, 9):
+        for pair in ((text, "1"), ("1", text)):
+            bids = [("1.5", "2.50"), pair] + [("1.5", "2.50")] * behind
+            event = {"e": "depthUpdate", "s": "A", "U": 1, "u": 2, "b": bids, "a": []}
+            raw = json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()
+            with pytest.raises(InvalidEvent) as error:
+                parse_depth_update(raw)
+            assert error.value.field == f"bids[1].{'price' if pair[0] == text else 'quantity'}"
+            assert error.value.value == text
