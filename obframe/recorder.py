@@ -321,9 +321,10 @@ class Recorder:
         if not -_NEWEST_LABEL <= age <= _OLDEST_LABEL:
             # The tick itself vouches for this; a row that says otherwise must never be stored.
             detail = f"the label {second} is {age:+.1f} s from the clock"
-            for symbol in self._sampled:
-                self._writer.add_gap(symbol, second, second, GapReason.CLOCK_STEP, detail)
-            self._writer.submit(second, (), ())
+            for symbol, sampled in self._sampled.items():
+                if sampled.first is not None:
+                    self._writer.add_gap(symbol, second, second, GapReason.CLOCK_STEP, detail)
+            self._writer.submit(second, (), sample.marks)
             return
         for sync in self.books.synchronizers:
             symbol = sync.instrument.symbol
