@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
 
 .DEFAULT_GOAL := help
-.PHONY: bench-instructions bench-instructions-baseline sanitize fuzz nightly
+.PHONY: bench-core bench-instructions bench-instructions-baseline sanitize fuzz nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
@@ -57,6 +57,10 @@ lint: $(VENV)/.stamp-built
 
 bench: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest benchmarks
+
+# The budgets that only the processor decides, not the disk or the wall clock.
+bench-core: $(VENV)/.stamp-built
+	$(BIN)/python -m pytest benchmarks/bench_core.py benchmarks/bench_book.py benchmarks/bench_serialization.py
 
 bench-instructions: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/instructions.py
