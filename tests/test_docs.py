@@ -242,7 +242,7 @@ def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> 
 @pytest.mark.parametrize("name", ["querying", "recording"])
 def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> None:
     with command_line.venue("--symbols", "BTCUSDT") as urls:
-        result = command_line.run("run", "--symbols", "BTCUSDT", "--duration", "3", *urls)
+        result = command_line.run("run", "--symbols", "BTCUSDT", "--duration", "6", *urls)
         assert result.returncode == 0, result.stderr
     (source,) = blocks(ROOT / "docs" / f"{name}.md", "python")
     done = subprocess.run(
