@@ -443,7 +443,8 @@ async def test_slow_streams_suffer_faults_too() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dorp", ["no fault 'dorp'", *FAULTS]),
+        ("dorp", ["no fault 'dorp'", "did you mean 'drop'"]),
+        ("xyzzy", ["no fault 'xyzzy'", *FAULTS]),
         ("drop@0", ["N = '0'", "whole number from 1"]),
         ("drop@", ["N = ''"]),
         ("drop@x", ["N = 'x'"]),
