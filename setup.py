@@ -13,6 +13,8 @@ setup(
             Extension(
                 "obframe._core",
                 ["obframe/_core.pyx"],
+                include_dirs=["obframe"],
+                depends=["obframe/_core.h"],
                 extra_compile_args=["-O3", "-g0", *extra_flags],
                 extra_link_args=extra_flags,
             )

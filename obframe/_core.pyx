@@ -29,150 +29,26 @@ from obframe.errors import CapacityError, DecodeError, InvalidEvent, MalformedMe
 Level = tuple[str, str]
 
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <string.h>
-
-    __extension__ typedef unsigned __int128 obf_u128;
-
-    /* Eight digits at once need the first in the lowest byte; -DOBFRAME_PORTABLE does without. */
-    #if !defined(OBFRAME_PORTABLE) && defined(__BYTE_ORDER__) \
-        && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    #define OBF_SWAR 1
-    #else
-    #define OBF_SWAR 0
-    #endif
-
-    static const uint64_t obf_pow10[9] = {
-        1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000
-    };
-
-    /* Add up eight digits, 0 to 9 in a byte each, the first in the lowest. */
-    static inline uint64_t obf_sum8(uint64_t x)
-    {
-        x = x * 10 + (x >> 8);
-        return ((x & 0x000000FF000000FFu) * 0x000F424000000064u
-                + ((x >> 16) & 0x000000FF000000FFu) * 0x0000271000000001u) >> 32;
-    }
-
-    /* Read the digits that stand at p, eight at most; return how many. p has eight bytes. */
-    static inline int obf_read8(const uint8_t *p, uint64_t *value)
-    {
-    #if OBF_SWAR
-        uint64_t x, odd;
-        int n = 8;
-        memcpy(&x, p, 8);
-        x ^= 0x3030303030303030u;
-        odd = ((x + 0x7676767676767676u) | x) & 0x8080808080808080u;
-        if (odd) {
-            n = __builtin_ctzll(odd) >> 3;
-            x = x << 8 << (56 - 8 * n);
-        }
-        *value = obf_sum8(x);
-        return n;
-    #else
-        int n = 0;
-        uint64_t sum = 0;
-        while (n < 8 && p[n] >= '0' && p[n] <= '9')
-            sum = sum * 10 + (p[n++] - '0');
-        *value = sum;
-        return n;
-    #endif
-    }
-
-    /* Read a decimal of the common form, at most 11 digits and 8 decimals, and the quote behind
-       it. Return what follows, or NULL: then it is judged the long way. p has 32 bytes. */
-    static inline const uint8_t *obf_read_short(
-        const uint8_t *p, uint64_t *mantissa, int *decimals)
-    {
-        const uint8_t *first = p;
-        uint64_t value, more;
-        int n = obf_read8(p, &value);
-        int m;
-        p += n;
-        if (n == 8) {
-            m = obf_read8(p, &more);
-            if (m > 3)
-                return NULL;
-            value = value * obf_pow10[m] + more;
-            p += m;
-        }
-        if (n == 0 || (first[0] == '0' && p - first > 1))
-            return NULL;
-        m = 0;
-        if (*p == '.') {
-            m = obf_read8(++p, &more);
-            if (m == 0)
-                return NULL;
-            value = value * obf_pow10[m] + more;
-            p += m;
-        }
-        if (*p != '"')
-            return NULL;
-        *mantissa = value;
-        *decimals = m;
-        return p + 1;
-    }
-
-    /* Count the plain characters of a string at p, eight at most. p has eight bytes. */
-    static inline int obf_plain8(const uint8_t *p)
-    {
-    #if OBF_SWAR
-        const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-        uint64_t x, quote, slash, odd;
-        memcpy(&x, p, 8);
-        quote = x ^ (ones * '"');
-        slash = x ^ (ones * 0x5C);
-        /* A top bit above the lowest one found may be wrong; only the lowest is looked at. */
-        odd = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (x - ones * 0x20) | x) & tops;
-        return odd ? __builtin_ctzll(odd) >> 3 : 8;
-    #else
-        return 0;
-    #endif
-    }
-
-    /* Write a number below 10**8 as eight digits. */
-    static inline void obf_write8(uint8_t *target, uint32_t number)
-    {
-    #if OBF_SWAR
-        uint64_t x, tops, all;
-        x = number / 10000;
-        x |= (uint64_t)(number - (uint32_t)x * 10000) << 32;
-        tops = ((x * 10486) >> 20) & 0x0000007F0000007Fu;
-        x = tops + ((x - 100 * tops) << 16);
-        tops = ((x * 103) >> 10) & 0x000F000F000F000Fu;
-        all = tops + ((x - 10 * tops) << 8) + 0x3030303030303030u;
-        memcpy(target, &all, 8);
-    #else
-        int i;
-        for (i = 7; i >= 0; i--) {
-            target[i] = (uint8_t)('0' + number % 10);
-            number /= 10;
-        }
-    #endif
-    }
-
-    /* Write whole, a point and the first decimals of the eight that fraction has; both are below
-       10**8. Return how many bytes that took; target has 32. */
-    static inline int obf_write_short(
-        uint8_t *target, uint32_t whole, uint32_t fraction, int decimals)
-    {
-        uint8_t digits[16];
-        int lead = 0;
-        obf_write8(digits, whole);
-        while (lead < 7 && digits[lead] == '0')
-            lead++;
-        memcpy(target, digits + lead, 8);
-        if (decimals == 0)
-            return 8 - lead;
-        target[8 - lead] = '.';
-        obf_write8(target + 9 - lead, fraction);
-        return 9 - lead + decimals;
-    }
-    """
+cdef extern from "_core.h":
     ctypedef unsigned long long u128 "obf_u128"
+    ctypedef struct Change "obf_change":
+        uint64_t price
+        uint64_t low
+        uint32_t high
+        uint16_t form
+    ctypedef struct Quotes "obf_quotes":
+        const uint8_t *start
+        const uint8_t *end
+    const bint OBF_SIMD "obf_simd"
+    void obf_choose(bint)
+    const uint8_t *obf_read_levels(
+        Quotes *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t, Py_ssize_t *
+    ) noexcept nogil
+    Py_ssize_t obf_last_below(const uint64_t *, Py_ssize_t, uint64_t) noexcept nogil
+    Py_ssize_t obf_first_of_16(const uint64_t *, uint64_t) noexcept nogil
+    int obf_read8(const uint8_t *, uint64_t *) noexcept nogil
     const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
+    bint obf_is_depth_update(const uint8_t *) noexcept nogil
     int obf_plain8(const uint8_t *) noexcept nogil
     int obf_write_short(uint8_t *, uint32_t, uint32_t, int) noexcept nogil
     bint __builtin_mul_overflow(uint64_t, uint64_t, uint64_t *) noexcept nogil
@@ -204,6 +80,7 @@ cdef enum:
     BATCH = 32  # changes that are searched for at once
     NEAR_CHANGES = 128  # a side, before memory is asked for
     BLOCK = 64  # slots of a side that one word of its bits tells about
+    LEAF = 16  # slots of a side that are searched at last
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
     LEAST_KEPT = 4096
@@ -282,12 +159,6 @@ cdef enum:
     PART_QUANTITY
 
 
-cdef struct Change:  # a level of a message
-    uint64_t price  # at the message's scale
-    uint64_t low  # quantity, bits 0..63
-    uint32_t high  # bits 64..95
-    uint16_t form  # price decimals, quantity decimals << 5, quantity bits 96..101 << 10
-
 cdef struct Changes:
     Change *items
     Py_ssize_t count
@@ -310,6 +181,7 @@ cdef struct Top:  # the best levels as they were packed last
 cdef struct Side:
     uint64_t *keys  # ascending; those of holes too, and of slots past the end the largest there is
     uint64_t *index  # the key of every 64th slot
+    uint64_t *fine  # the key of every 16th slot
     uint64_t *live  # a bit a slot: a level, not a hole
     Rest *rests
     Py_ssize_t count  # levels
@@ -343,6 +215,7 @@ cdef struct Reader:
     bint snapshot
     Change *near  # memory for the first changes of so many more sides
     int near_left
+    Quotes *quotes
 
 cdef struct Event:
     unsigned int seen
@@ -367,6 +240,8 @@ for _power in range(1, 20):
     POW10[_power] = POW10[_power - 1] * 10
 
 cdef uint64_t SHORT_LIMIT = 10**16
+
+obf_choose(True)
 
 cdef const char *PAIRS = (
     b"00010203040506070809101112131415161718192021222324"
@@ -1073,28 +948,57 @@ cdef int refuse_value(Reader *r, Issue *issue, int code, int field, int depth) n
     return outcome
 
 
-cdef int read_id(Reader *r, Issue *issue, int field, int64_t *value, int depth) noexcept nogil:
+cdef bint read_long_id(Reader *r, int64_t *value) noexcept nogil:
+    """Read an id of up to 19 digits, if it is one that fits."""
     cdef const uint8_t *p = r.p
-    cdef const uint8_t *start = p
     cdef uint64_t number = 0
     cdef unsigned int digit
-    cdef int code = OK
     while p < r.end:
         digit = <unsigned int>p[0] - 48
         if digit > 9:
             break
         if number > (<uint64_t>INT64_MAX - digit) // 10:
-            code = TOO_LARGE
-            break
+            return False
         number = number * 10 + digit
         p += 1
-    if code == OK and p > start and (p == r.end or not (
+    if p - r.p < 17 or r.p[0] == c'0' or p == r.end or (
         p[0] == c'.' or p[0] == c'e' or p[0] == c'E'
+    ):
+        return False
+    value[0] = <int64_t>number
+    r.p = p
+    return True
+
+
+cdef int read_id(Reader *r, Issue *issue, int field, int64_t *value, int depth) noexcept nogil:
+    cdef const uint8_t *p = r.p
+    cdef const uint8_t *start = p
+    cdef uint64_t number = 0
+    cdef uint64_t more = 0
+    cdef int digits
+    cdef int code
+    if r.end - p > 24:  # up to 16 digits, as many as a long time will need
+        digits = obf_read8(p, &number)
+        p += digits
+        if digits == 8:
+            digits = obf_read8(p, &more)
+            number = number * POW10[digits] + more
+            p += digits
+    else:
+        digits = 0
+        while p < r.end and c'0' <= p[0] <= c'9' and digits < 16:
+            number = number * 10 + (p[0] - 48)
+            digits += 1
+            p += 1
+    if p > start and (p == r.end or not (
+        c'0' <= p[0] <= c'9' or p[0] == c'.' or p[0] == c'e' or p[0] == c'E'
     )):
         if start[0] == c'0' and p - start > 1:
             return fault(r, start, "a number with a leading zero")
         value[0] = <int64_t>number
         r.p = p
+        return OK
+    if read_long_id(r, value):
         return OK
     code = skip_value(r, depth)
     if code != OK:
@@ -1147,6 +1051,20 @@ cdef bint read_short_levels(Reader *r, Changes *changes, int scale) noexcept nog
     cdef int price_decimals = 0
     cdef int decimals = 0
     cdef Change *change
+    if scale == BASE_SCALE and r.quotes != NULL and p - r.start >= 16:
+        while True:
+            if changes.count == changes.room and grow_changes(changes) != OK:
+                return False
+            q = obf_read_levels(
+                r.quotes, p, r.end, changes.items + changes.count,
+                changes.room - changes.count, &changes.count,
+            )
+            if q == p:
+                break
+            p = q
+            r.p = p
+            if p[-1] == c']':
+                return True
     while r.end - p >= SHORT_LEVEL and p[0] == c'[' and p[1] == c'"':
         q = obf_read_short(p + 2, &price, &price_decimals)
         if q == NULL or q[0] != c',' or q[1] != c'"':
@@ -1313,6 +1231,86 @@ cdef int read_field(Reader *r, Event *event, Event *inner, int field, int depth)
     return OK
 
 
+cdef uint8_t[128] USUAL  # the field of a key of one letter
+memset(USUAL, F_OTHER, 128)
+for _field in EVENT_NAMES:
+    if len(EVENT_NAMES[_field]) == 1:
+        USUAL[<int>ord(EVENT_NAMES[_field])] = <uint8_t>_field
+del _field
+
+
+cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
+    """Read fields that stand where and as the venue always writes them; spare the long way.
+
+    ``r.p`` stands at a key before and after, or at what this leaves to be judged. Nothing is
+    refused here.
+    """
+    cdef const uint8_t *p = r.p
+    cdef const uint8_t *start
+    cdef uint64_t number = 0
+    cdef uint64_t more = 0
+    cdef int64_t *value
+    cdef int digits
+    cdef int field
+    cdef int code
+    while r.end - p > 32 and p[0] == c'"' and p[1] < 128 and p[2] == c'"' and p[3] == c':':
+        field = USUAL[p[1]]
+        if field == F_OTHER or event.seen & (1u << field):
+            break
+        start = p + 4
+        if field == F_TYPE:
+            if not obf_is_depth_update(start):
+                break
+            event.is_depth = True
+            p = start + 14
+        elif field == F_SYMBOL:
+            if start[0] != c'"':
+                break
+            p = start + 1
+            while r.end - p > 32:
+                digits = obf_plain8(p)
+                p += digits
+                if digits < 8:
+                    break
+            if p[0] != c'"' or p[1] != c',' or p == start + 1:
+                break
+            event.symbol.start = start + 1
+            event.symbol.size = p - start - 1
+            event.symbol.escaped = False
+            p += 2
+        elif field == F_BIDS or field == F_ASKS:
+            if start[0] != c'[':
+                break
+            event.seen |= 1u << field
+            r.p = start
+            code = read_levels(r, event, field, depth)
+            if code != OK or r.p == r.end or r.p[0] != c',':
+                return code
+            p = r.p + 1
+            r.p = p
+            continue
+        else:
+            digits = obf_read8(start, &number)
+            p = start + digits
+            if digits == 8:
+                digits = obf_read8(p, &more)
+                number = number * POW10[digits] + more
+                p += digits
+            if p[0] != c',' or p == start or start[0] == c'0':
+                break
+            if field == F_TIME:
+                value = &event.time
+            elif field == F_FIRST:
+                value = &event.first
+            else:
+                value = &event.last
+            value[0] = <int64_t>number
+            p += 1
+        event.seen |= 1u << field
+        r.p = p
+    return OK
+
+
 cdef int read_object(Reader *r, Event *event, Event *inner, int depth) noexcept nogil:
     """Read the object at ``r.p``, the ``depth``-th container; ``inner`` takes its ``data``."""
     cdef Span key
@@ -1323,6 +1321,18 @@ cdef int read_object(Reader *r, Event *event, Event *inner, int depth) noexcept 
     if next_is(r, c'}'):
         return OK
     while True:
+        if not r.snapshot:
+            start = r.p
+            code = read_usual_fields(r, event, depth)
+            if code != OK:
+                return code
+            if r.p > start and r.p[-1] != c',':  # it ended behind a value
+                if next_is(r, c'}'):
+                    return OK
+                if not next_is(r, c','):
+                    if r.p == r.end:
+                        return fault(r, r.end, "the message is cut short")
+                    return fault(r, r.p, "no comma or brace after a value")
         skip_space(r)
         code = read_key(r, &key)
         if code != OK:
@@ -1845,6 +1855,7 @@ def parse_depth_update(data, bint futures=False):
     cdef Event outer
     cdef Event inner
     cdef Change[2 * NEAR_CHANGES] near
+    cdef Quotes quotes
     cdef int code
     memset(&reader, 0, sizeof(Reader))
     memset(&outer, 0, sizeof(Event))
@@ -1857,6 +1868,10 @@ def parse_depth_update(data, bint futures=False):
         reader.p = reader.start
         reader.end = reader.start + view.len
         reader.futures = futures
+        if OBF_SIMD:
+            quotes.start = NULL
+            quotes.end = NULL
+            reader.quotes = &quotes
         reader.near = near
         reader.near_left = 2
         code = read_message(&reader, &outer, &inner)
@@ -1954,7 +1969,7 @@ cdef void free_side(Side *side) noexcept nogil:
 
 cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
     """Return the bytes of ``room`` slots: of keys, index, bits and rests."""
-    return room * <Py_ssize_t>(sizeof(uint64_t) + sizeof(Rest)) + room // BLOCK * 16
+    return room * <Py_ssize_t>(sizeof(uint64_t) + sizeof(Rest)) + room // BLOCK * 16 + room // 2
 
 
 cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
@@ -1969,14 +1984,24 @@ cdef int allocate_slots(Side *side, Py_ssize_t room) noexcept nogil:
         return NO_MEMORY
     side.keys = keys
     side.index = keys + room
-    side.live = side.index + blocks
+    side.fine = side.index + blocks
+    side.live = side.fine + room // LEAF
     side.rests = <Rest *>(side.live + blocks)
     side.room = room
     side.end = 0
     side.moved = 0
-    memset(keys, 0xFF, <size_t>(room + blocks) * sizeof(uint64_t))
+    memset(keys, 0xFF, <size_t>(room + blocks + room // LEAF) * sizeof(uint64_t))
     memset(side.live, 0, <size_t>blocks * sizeof(uint64_t))
     return OK
+
+
+cdef inline void index_slots(Side *side, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
+    """Bring the index up to date after the keys of these slots have changed."""
+    cdef Py_ssize_t i
+    for i in range((first + LEAF - 1) >> 4, (last >> 4) + 1):
+        side.fine[i] = side.keys[i << 4]
+        if i & 3 == 0:
+            side.index[i >> 2] = side.keys[i << 4]
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
@@ -2031,38 +2056,40 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogi
             at -= 1
             # The key of the level below it: of equal keys, only the first may be a level's.
             fresh.keys[at] = side.keys[last_live(side, from_)]
-    for i in range(room // BLOCK):
-        fresh.index[i] = fresh.keys[i * BLOCK]
+    index_slots(&fresh, 0, room - 1)
     fresh.count = keep
     PyMem_RawFree(side.keys)
     side[0] = fresh
     return OK
 
 
-cdef inline Py_ssize_t find_slot(Side *side, uint64_t key) noexcept nogil:
-    """Return the first slot whose key is not below ``key``.
+cdef inline Py_ssize_t find_block(Side *side, uint64_t key) noexcept nogil:
+    """Return the last block that begins below ``key``, or the first.
 
-    No branch depends on a comparison, for where a change lies is not foreseeable.
+    No branch of a search depends on a comparison, for where a change lies is not foreseeable.
     """
-    cdef uint64_t *index = side.index
-    cdef uint64_t *keys
-    cdef Py_ssize_t blocks = side.room >> 6
-    cdef Py_ssize_t half
-    cdef Py_ssize_t at = 0
-    while blocks > 1:
-        half = blocks >> 1
-        at += half & -<Py_ssize_t>(index[at + half] < key)
-        blocks -= half
-    keys = side.keys + (at << 6)
-    at <<= 6
-    half = 32 * (keys[31] < key)
-    half += 16 * (keys[half + 15] < key)
-    half += 8 * (keys[half + 7] < key)
-    half += 4 * (keys[half + 3] < key)
-    half += 2 * (keys[half + 1] < key)
-    half += keys[half] < key
-    half += keys[half] < key
-    return at + half
+    return obf_last_below(side.index, side.room >> 6, key)
+
+
+cdef inline Py_ssize_t find_leaf(Side *side, Py_ssize_t block, uint64_t key) noexcept nogil:
+    cdef uint64_t *fine = side.fine + block * (BLOCK // LEAF)
+    return block * (BLOCK // LEAF) + (fine[1] < key) + (fine[2] < key) + (fine[3] < key)
+
+
+cdef inline Py_ssize_t find_in_leaf(Side *side, Py_ssize_t leaf, uint64_t key) noexcept nogil:
+    return leaf * LEAF + obf_first_of_16(side.keys + leaf * LEAF, key)
+
+
+cdef inline Py_ssize_t find_slot(Side *side, uint64_t key) noexcept nogil:
+    """Return the first slot whose key is not below ``key``."""
+    return find_in_leaf(side, find_leaf(side, find_block(side, key), key), key)
+
+
+cdef inline void prefetch_index(Side *side) noexcept nogil:
+    """Have the index of a side come from memory, all of it at once."""
+    cdef Py_ssize_t i
+    for i in range(0, side.room >> 6, 8):
+        __builtin_prefetch(side.index + i)
 
 
 cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
@@ -2138,8 +2165,7 @@ cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogi
     if left >= 0:
         side.keys[at] = key
         live[left >> 6] |= <uint64_t>1 << (left & 63)
-        for i in range((left + 63) >> 6, (at >> 6) + 1):
-            side.index[i] = side.keys[i << 6]
+        index_slots(side, left, at)
         return at
     i = right - at
     if i:
@@ -2150,69 +2176,157 @@ cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogi
     live[right >> 6] |= <uint64_t>1 << (right & 63)
     if right >= side.end:
         side.end = right + 1
-    for i in range((at + 63) >> 6, (right >> 6) + 1):
-        side.index[i] = side.keys[i << 6]
+    index_slots(side, at, right)
     return at
 
 
-cdef Py_ssize_t change_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
-    """Apply the changes, for which there is room; return how many deleted an unknown level."""
-    cdef Py_ssize_t[BATCH] slots
-    cdef uint64_t *keys = side.keys
-    cdef Py_ssize_t start
-    cdef Py_ssize_t size
+cdef struct Batch:  # changes of a side that are searched for at once
+    Side *side
+    Change *changes
+    Py_ssize_t left  # changes not applied yet
+    Py_ssize_t size  # of this batch
+    Py_ssize_t unknown  # deletes of what was not there
+    bint any
+    uint64_t factor
+    uint64_t flip
+    uint64_t highest
+    uint64_t[BATCH] keys
+    Py_ssize_t[BATCH] slots
+
+
+cdef inline void begin_batch(
+    Batch *batch, Side *side, Changes *changes, uint64_t factor, uint64_t flip
+) noexcept nogil:
+    batch.side = side
+    batch.changes = changes.items
+    batch.left = changes.count
+    batch.any = changes.count > 0
+    batch.size = 0
+    batch.unknown = 0
+    batch.factor = factor
+    batch.flip = flip
+    batch.highest = 0
+    if side.room == 0:  # so the changes, if any, all delete
+        batch.unknown = changes.count
+        batch.left = 0
+
+
+cdef inline void search_blocks(Batch *batch) noexcept nogil:
+    """Take the next changes, find the block of each, and have what is needed next come."""
+    cdef Side *side = batch.side
+    cdef Change *change
+    cdef uint64_t key
+    cdef uint64_t highest = batch.highest
+    cdef uint64_t *index = side.index
+    cdef Py_ssize_t blocks = side.room >> 6
     cdef Py_ssize_t i
     cdef Py_ssize_t at
-    cdef Py_ssize_t unknown = 0
+    batch.changes += batch.size
+    batch.size = batch.left if batch.left < BATCH else BATCH
+    batch.left -= batch.size
+    change = batch.changes
+    for i in range(batch.size):
+        key = (change[i].price * batch.factor) ^ batch.flip
+        batch.keys[i] = key
+        highest = key if key > highest else highest
+        at = obf_last_below(index, blocks, key)
+        batch.slots[i] = at
+        __builtin_prefetch(side.fine + at * (BLOCK // LEAF))
+        __builtin_prefetch(side.live + at)
+    batch.highest = highest
+
+
+cdef inline void search_leaves(Batch *batch) noexcept nogil:
+    cdef Side *side = batch.side
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at
+    for i in range(batch.size):
+        at = find_leaf(side, batch.slots[i], batch.keys[i])
+        batch.slots[i] = at
+        __builtin_prefetch(side.keys + at * LEAF)
+        __builtin_prefetch(side.keys + at * LEAF + LEAF // 2)
+
+
+cdef inline void search_slots(Batch *batch) noexcept nogil:
+    cdef Side *side = batch.side
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at
+    for i in range(batch.size):
+        at = find_in_leaf(side, batch.slots[i], batch.keys[i])
+        batch.slots[i] = at
+        __builtin_prefetch(&side.rests[at])
+
+
+cdef inline void change_slots(Batch *batch) noexcept nogil:
+    """Apply the changes that were searched for. What an inserted one moves is searched anew."""
+    cdef Side *side = batch.side
+    cdef uint64_t *keys = side.keys
+    cdef uint64_t *live = side.live
+    cdef Change *change = batch.changes
+    cdef Py_ssize_t i
+    cdef Py_ssize_t at
     cdef uint64_t key
-    cdef uint64_t word
-    cdef uint64_t highest = 0
     cdef uint64_t now
     cdef uint64_t was
-    cdef Change *change
+    cdef bint moved = False
     cdef Rest *rest
-    if side.room == 0:  # so the changes, if any, all delete
-        return changes.count
-    start = 0
-    while start < changes.count:
-        size = min(changes.count - start, <Py_ssize_t>BATCH)
-        # First all searches, which wait for memory side by side; then the changes, which may move
-        # what was found: that is looked at again, and searched again when it no longer holds.
-        for i in range(size):
-            key = (changes.items[start + i].price * factor) ^ flip
-            slots[i] = find_slot(side, key)
-            __builtin_prefetch(&side.rests[slots[i]])
-            highest = max(highest, key)
-        for i in range(size):
-            change = &changes.items[start + i]
-            key = (change.price * factor) ^ flip
-            at = slots[i]
-            if (at > 0 and keys[at - 1] >= key) or (at < side.room and keys[at] < key):
-                at = find_slot(side, key)
-            now = not is_zero(change.low, change.high, change.form)
-            if at < side.end and keys[at] == key:
-                word = side.live[at >> 6]
-                was = word >> (at & 63) & 1
-                side.live[at >> 6] = word ^ (was ^ now) << (at & 63)
-                side.count += <Py_ssize_t>now - <Py_ssize_t>was
-                unknown += not (now | was)
-            elif now:
-                at = open_slot(side, at, key)
-                side.count += 1
-            else:
-                unknown += 1
-                continue
-            rest = &side.rests[at]
-            rest.low = change.low
-            rest.high = change.high
-            rest.form = change.form
-        start += size
-    if side.top != NULL and changes.count and (
-        side.top.count < TOP or highest >= side.top.keys[TOP - 1]
+    for i in range(batch.size):
+        key = batch.keys[i]
+        at = batch.slots[i]
+        if moved and ((at > 0 and keys[at - 1] >= key) or (at < side.room and keys[at] < key)):
+            at = find_slot(side, key)
+        now = not is_zero(change[i].low, change[i].high, change[i].form)
+        if at < side.end and keys[at] == key:
+            was = live[at >> 6] >> (at & 63) & 1
+            live[at >> 6] ^= (was ^ now) << (at & 63)
+            side.count += <Py_ssize_t>now - <Py_ssize_t>was
+            batch.unknown += not (now | was)
+        elif now:
+            at = open_slot(side, at, key)
+            side.count += 1
+            moved = True
+        else:
+            batch.unknown += 1
+            continue
+        rest = &side.rests[at]
+        rest.low = change[i].low
+        rest.high = change[i].high
+        rest.form = change[i].form
+
+
+cdef inline Py_ssize_t end_batch(Batch *batch) noexcept nogil:
+    """Return how many changes deleted an unknown level."""
+    cdef Top *top = batch.side.top
+    if top != NULL and batch.any and (
+        top.count < TOP or batch.highest >= top.keys[TOP - 1]
     ):
-        side.top.valid = False
-    trim_side(side)
-    return unknown
+        top.valid = False
+    trim_side(batch.side)
+    return batch.unknown
+
+
+cdef Py_ssize_t change_sides(
+    Side *bids, Changes *bid_changes, Side *asks, Changes *ask_changes, uint64_t factor
+) noexcept nogil:
+    """Apply changes, for which there is room; return how many deleted an unknown level.
+
+    All of a batch are searched for before the first is applied, step by step, both sides together:
+    so that the searches wait for memory side by side.
+    """
+    cdef Batch near
+    cdef Batch far
+    begin_batch(&near, bids, bid_changes, factor, 0)
+    begin_batch(&far, asks, ask_changes, factor, UINT64_MAX)
+    while near.left or far.left:
+        search_blocks(&near)
+        search_blocks(&far)
+        search_leaves(&near)
+        search_leaves(&far)
+        search_slots(&near)
+        search_slots(&far)
+        change_slots(&near)
+        change_slots(&far)
+    return end_batch(&near) + end_batch(&far)
 
 
 cdef void trim_side(Side *side) noexcept nogil:
@@ -2221,8 +2335,8 @@ cdef void trim_side(Side *side) noexcept nogil:
     while side.end > end:
         side.end -= 1
         side.keys[side.end] = UINT64_MAX
-        if side.end & 63 == 0:
-            side.index[side.end >> 6] = UINT64_MAX
+        if side.end & (LEAF - 1) == 0:
+            index_slots(side, side.end, side.end)
 
 
 cdef void tend_side(Side *side) noexcept nogil:
@@ -2316,8 +2430,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
         rest.form = change.form
         side.count += 1
     side.end = side.count
-    for i in range(side.room // BLOCK):
-        side.index[i] = side.keys[i * BLOCK]
+    index_slots(side, 0, side.room - 1)
     PyMem_RawFree(ranks)
     spread_side(side, side.count, padded(side.count))  # failing leaves it dense, no more
     return OK
@@ -2354,8 +2467,7 @@ cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
     while to < side.room:
         side.keys[to] = UINT64_MAX
         to += 1
-    for at in range(side.room // BLOCK):
-        side.index[at] = side.keys[at * BLOCK]
+    index_slots(side, 0, side.room - 1)
     if side.edged:
         side.edge = ((side.edge ^ flip) * factor) ^ flip
     if side.top != NULL:
@@ -2503,7 +2615,6 @@ cdef class OrderBook:
         """
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1
-        cdef Py_ssize_t unknown
         if update._symbol != self._symbol:
             raise ValueError(f"an update of {update._symbol} for the book of {self._symbol}")
         if update._scale < self._scale:
@@ -2518,14 +2629,16 @@ cdef class OrderBook:
             widen_side(&self._bids, widening, 0)
             widen_side(&self._asks, widening, UINT64_MAX)
             self._scale = update._scale
+        prefetch_index(&self._bids)
+        prefetch_index(&self._asks)
         if (
             reserve_side(&self._bids, &update._bids, factor, 0) != OK
             or reserve_side(&self._asks, &update._asks, factor, UINT64_MAX) != OK
         ):
             raise MemoryError
-        unknown = change_side(&self._bids, &update._bids, factor, 0)
-        unknown += change_side(&self._asks, &update._asks, factor, UINT64_MAX)
-        self._unknown_deletes += unknown
+        self._unknown_deletes += change_sides(
+            &self._bids, &update._bids, &self._asks, &update._asks, factor
+        )
         self._update_id = update._last
         tend_side(&self._bids)
         tend_side(&self._asks)
