@@ -164,43 +164,53 @@ static inline int obf_plain8(const uint8_t *p)
 #endif
 }
 
-/* Write a number below 10**8 as eight digits. */
-static inline void obf_write8(uint8_t *target, uint32_t number)
-{
 #if OBF_SWAR
-    uint64_t x, tops, all;
-    x = number / 10000;
+/* Spread a number below 10**8 over eight bytes, its first digit in the lowest. */
+static inline uint64_t obf_spread8(uint32_t number)
+{
+    uint64_t x = number / 10000, tops;
     x |= (uint64_t)(number - (uint32_t)x * 10000) << 32;
     tops = ((x * 10486) >> 20) & 0x0000007F0000007Fu;
     x = tops + ((x - 100 * tops) << 16);
     tops = ((x * 103) >> 10) & 0x000F000F000F000Fu;
-    all = tops + ((x - 10 * tops) << 8) + 0x3030303030303030u;
-    memcpy(target, &all, 8);
-#else
-    int i;
-    for (i = 7; i >= 0; i--) {
-        target[i] = (uint8_t)('0' + number % 10);
-        number /= 10;
-    }
-#endif
+    return tops + ((x - 10 * tops) << 8);
 }
+#endif
 
 /* Write whole, a point and the first decimals of the eight that fraction has; both are below
    10**8. Return how many bytes that took; target has 32. */
 static inline int obf_write_short(
     uint8_t *target, uint32_t whole, uint32_t fraction, int decimals)
 {
-    uint8_t digits[16];
-    int lead = 0;
-    obf_write8(digits, whole);
-    while (lead < 7 && digits[lead] == '0')
-        lead++;
-    memcpy(target, digits + lead, 8);
+#if OBF_SWAR
+    const uint64_t zeros = 0x3030303030303030u;
+    uint64_t x = obf_spread8(whole);
+    int lead = __builtin_ctzll(x | (uint64_t)1 << 56) >> 3; /* a zero has one digit too */
+    x = (x | zeros) >> (8 * lead);
+    memcpy(target, &x, 8);
+    target += 8 - lead;
+    *target = '.';
+    x = obf_spread8(fraction) | zeros;
+    memcpy(target + 1, &x, 8);
+    return 8 - lead + decimals + (decimals != 0);
+#else
+    uint8_t digits[8];
+    int at = 8, size, i;
+    do {
+        digits[--at] = (uint8_t)('0' + whole % 10);
+        whole /= 10;
+    } while (whole);
+    size = 8 - at;
+    memcpy(target, digits + at, (size_t)size);
     if (decimals == 0)
-        return 8 - lead;
-    target[8 - lead] = '.';
-    obf_write8(target + 9 - lead, fraction);
-    return 9 - lead + decimals;
+        return size;
+    target[size] = '.';
+    for (i = 8; i > 0; i--) {
+        target[size + i] = (uint8_t)('0' + fraction % 10);
+        fraction /= 10;
+    }
+    return size + 1 + decimals;
+#endif
 }
 
 #if OBF_AVX2

@@ -83,6 +83,7 @@ cdef enum:
     LEAF = 16  # slots of a side that are searched at last
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
+    SHORT_TEXT = 48  # bytes of a level's text that are copied at once
     LEAST_KEPT = 4096
 
 # What can be wrong with a value. Codes from CAPACITY_PRICE on are CapacityErrors.
@@ -176,7 +177,7 @@ cdef struct Top:  # the best levels as they were packed last
     uint16_t[TOP + 1] at  # where the levels' texts begin, and the end
     uint64_t[TOP] keys
     Rest[TOP] rests
-    uint8_t[TOP_TEXT] text
+    uint8_t[TOP_TEXT + SHORT_TEXT] text
 
 cdef struct Side:
     uint64_t *keys  # ascending; those of holes too, and of slots past the end the largest there is
@@ -2875,21 +2876,29 @@ cdef inline uint8_t *write_level(
 
 cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
     """Bring the text of the best levels up to date; of those that are as they were it is copied."""
-    cdef uint8_t[TOP_TEXT + 64] text
+    cdef uint8_t[TOP_TEXT + SHORT_TEXT] text
     cdef uint64_t[TOP] keys
     cdef Rest[TOP] rests
     cdef uint16_t[TOP + 1] places
     cdef int count = <int>min(<Py_ssize_t>TOP, side.count)
     cdef int old = 0
     cdef int i
-    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t at
     cdef Py_ssize_t size
+    cdef Py_ssize_t word = (side.end + 63) >> 6
+    cdef uint64_t bits = 0
     cdef uint8_t *p = text
+    cdef const uint8_t *known
     cdef uint64_t key
     cdef Rest *rest
-    cdef Rest *known
+    cdef Rest *was
     for i in range(count):
-        at = last_live(side, at)
+        while bits == 0:
+            word -= 1
+            bits = side.live[word]
+        at = 63 - __builtin_clzll(bits)
+        bits ^= <uint64_t>1 << at
+        at += word << 6
         key = side.keys[at]
         rest = &side.rests[at]
         keys[i] = key
@@ -2897,21 +2906,30 @@ cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nog
         places[i] = <uint16_t>(p - text)
         while old < top.count and top.keys[old] > key:
             old += 1
-        known = &top.rests[old]
-        if old < top.count and top.keys[old] == key and (
-            known.low == rest.low and known.high == rest.high and known.form == rest.form
-        ):
+        if old == top.count or top.keys[old] != key:
+            p = write_level(p, key, rest, scale, flip)
+            continue
+        known = top.text + top.at[old]
+        was = &top.rests[old]
+        if was.low == rest.low and was.high == rest.high and was.form == rest.form:
             size = top.at[old + 1] - top.at[old]
-            memcpy(p, top.text + top.at[old], <size_t>size)
+            memcpy(p, known, SHORT_TEXT)
+            if size > SHORT_TEXT:
+                memcpy(p, known, <size_t>size)
             p += size
-            old += 1
+        elif (was.form ^ rest.form) & 31 == 0 and known[1] < 0xC0:
+            # The price is as it was: its text has one byte before it.
+            memcpy(p, known, 2 + 32)
+            p += 2 + (known[1] & 31)
+            p = close_text(p, write_quantity(p + 1, rest.low, rest.high, rest.form))
         else:
             p = write_level(p, key, rest, scale, flip)
+        old += 1
     places[count] = <uint16_t>(p - text)
     top.count = count
-    memcpy(top.at, places, <size_t>(count + 1) * sizeof(uint16_t))
-    memcpy(top.keys, keys, <size_t>count * sizeof(uint64_t))
-    memcpy(top.rests, rests, <size_t>count * sizeof(Rest))
+    memcpy(top.at, places, sizeof(places))
+    memcpy(top.keys, keys, sizeof(keys))
+    memcpy(top.rests, rests, sizeof(rests))
     memcpy(top.text, text, <size_t>(p - text))
     top.valid = True
 

@@ -41,7 +41,11 @@ def build_copy(
             raise ValueError(f"{source.count(old)} times in {CORE}: {old!r}")
         source = source.replace(old, new)
     stamp = folder / "built.json"
-    files = [ROOT / "setup.py", ROOT / CORE.with_suffix(".h"), *(Path(flag) for flag in flags if flag.endswith(".h"))]
+    files = [
+        ROOT / "setup.py",
+        ROOT / CORE.with_suffix(".h"),
+        *(Path(flag) for flag in flags if flag.endswith(".h")),
+    ]
     texts = source + "".join(file.read_text() for file in files)
     made_of = json.dumps([hashlib.sha256(texts.encode()).hexdigest(), *flags])
     rebuild = not stamp.exists() or stamp.read_text() != made_of
