@@ -3319,67 +3319,116 @@ cdef class Snapshot:
 
 cdef extern from *:
     """
-    /* Read a text of digits, with a point or without one, as a count of units of 10**-scale, where
-       scale is 0 to 8. Return 0 when it is longer, finer or no decimal: then it is judged the long
-       way. p has size + 8 bytes. */
-    static inline int obf_read_scaled(const uint8_t *p, int size, int scale, uint64_t *mantissa)
+    /* Of what size the units of a column are that obf_read_units counts. */
+    typedef struct {
+        int scale;  /* 10**-scale, 0 to 8 */
+        int bits;  /* eight for each of its decimals */
+        uint64_t odd;  /* bits that are off in decimals that fit it, '0' to '9' taken as 0 to 9 */
+    } obf_units;
+
+    static inline void obf_set_units(obf_units *units, int scale)
     {
+        units->scale = scale;
+        units->bits = 8 * scale;
+        units->odd = 0x8080808080808080u;
+        if (scale < 8)
+            units->odd |= ~(uint64_t)0 << units->bits;
+    }
+
+    /* Read a MessagePack text of digits, at most 11, and decimals, at most 8 or none, as a count of
+       units. Return what follows, or NULL when it is another text or does not fit: then it is
+       judged the long way. p lies before end; of what lies behind end nothing is read. */
+    static inline const uint8_t *obf_read_units(
+        const uint8_t *p, const uint8_t *end, const obf_units *units, uint64_t *count)
+    {
+        size_t size = (uint8_t)(*p - 0xA0);
+        size_t n, m;
     #if OBF_SWAR
-        uint64_t x, odd, whole, more;
-        int n, m;
+        const uint64_t zeros = 0x3030303030303030u, tops = 0x8080808080808080u;
+        const uint64_t above = 0x7676767676767676u;  /* adding it to 10 and more sets the top bit */
+        uint64_t x, odd, whole;
+        unsigned int bits;
+        if (size > 20 || (size_t)(end - p) < size + 9)
+            return NULL;
+        p++;
         memcpy(&x, p, 8);
-        x ^= 0x3030303030303030u;
-        odd = ((x + 0x7676767676767676u) | x) & 0x8080808080808080u;
-        if (odd) {
-            n = __builtin_ctzll(odd) >> 3;
-            if (n == 0)
-                return 0;
-            whole = obf_sum8(x << (64 - 8 * n));
+        x ^= zeros;
+        odd = ((x + above) | x) & tops;
+        if (odd & 0x80)
+            return NULL;
+        if (__builtin_expect(odd == 0, 0)) {
+            if (size < 8)
+                return NULL;
+            n = 8 + obf_read8(p + 8, &whole);
+            if (n > 11)
+                return NULL;
+            whole += obf_sum8(x) * obf_pow10[n - 8];
+            bits = 64;
         }
         else {
-            if (size < 8)
-                return 0;
-            m = obf_read8(p + 8, &more);
-            if (m > 3)
-                return 0;
-            whole = obf_sum8(x) * obf_pow10[m] + more;
-            n = 8 + m;
-        }
-        if (n >= size) {
-            *mantissa = whole * obf_pow10[scale];
-            return n == size;
+            bits = __builtin_ctzll(odd) - 7;
+            n = bits >> 3;
+            x <<= -bits & 63;
+            whole = 0;
         }
         m = size - n - 1;
-        if (p[n] != '.' || m < 1 || m > 8)
-            return 0;
-        memcpy(&x, p + n + 1, 8);
-        x = (x ^ 0x3030303030303030u) & (~(uint64_t)0 >> (64 - 8 * m));
-        odd = ((x + 0x7676767676767676u) | x) & 0x8080808080808080u;
-        if (odd | (x >> (4 * scale) >> (4 * scale)))
-            return 0;
-        scale = 8 - scale;
-        *mantissa = whole * obf_pow10[8 - scale] + obf_sum8(x << (4 * scale) << (4 * scale));
-        return 1;
+        if (__builtin_expect(n >= size, 0)) {
+            if (n > size)
+                return NULL;
+            odd = 0;
+        }
+        else {
+            if (p[n] != '.' || m - 1 > 7)
+                return NULL;
+            memcpy(&odd, p + n + 1, 8);
+            odd = (odd ^ zeros) & (~(uint64_t)0 >> (-8 * m & 63));
+            if ((((odd + above) & tops) | odd) & units->odd)
+                return NULL;
+        }
+        odd <<= -units->bits & 63;
+        if (bits + units->bits <= 64)
+            *count = obf_sum8(x >> (units->bits & 63) | odd);
+        else {
+            if (bits < 64)
+                whole = obf_sum8(x);
+            whole = whole * obf_pow10[units->scale] + obf_sum8(odd);
+            if (whole >> 63)
+                return NULL;
+            *count = whole;
+        }
+        return p + size;
     #else
         uint64_t value = 0;
-        int n = 0, i;
-        while (n < size && n < 12 && p[n] >= '0' && p[n] <= '9')
-            value = value * 10 + (p[n++] - '0');
-        if (n == 0 || n > 11 || (n < size && (p[n] != '.' || size - n < 2 || size - n > 9)))
-            return 0;
-        for (i = 1; i <= 8; i++) {
-            int digit = n + i < size ? p[n + i] - '0' : 0;
-            if (digit < 0 || digit > 9 || (digit != 0 && i > scale))
-                return 0;
-            if (i <= scale)
-                value = value * 10 + digit;
+        if (size > 20 || (size_t)(end - p) <= size)
+            return NULL;
+        p++;
+        for (n = 0; n < size && p[n] >= '0' && p[n] <= '9'; n++) {
+            if (n == 11)
+                return NULL;
+            value = value * 10 + (p[n] - '0');
         }
-        *mantissa = value;
-        return 1;
+        if (n == 0 || (n < size && (p[n] != '.' || size - n < 2 || size - n > 9)))
+            return NULL;
+        for (m = 1; m <= 8; m++) {
+            int digit = n + m < size ? p[n + m] - '0' : 0;
+            if (digit < 0 || digit > 9 || (digit != 0 && (int)m > units->scale))
+                return NULL;
+            if ((int)m <= units->scale)
+                value = value * 10 + (uint64_t)digit;
+        }
+        if (value >> 63)
+            return NULL;
+        *count = value;
+        return p + size;
     #endif
     }
     """
-    bint obf_read_scaled(const uint8_t *, int, int, uint64_t *) noexcept nogil
+    ctypedef struct Units "obf_units":
+        int scale
+    void obf_set_units(Units *, int) noexcept nogil
+    const uint8_t *obf_read_units(
+        const uint8_t *, const uint8_t *, const Units *, uint64_t *
+    ) noexcept nogil
 
 
 cdef extern from "Python.h":
@@ -3407,8 +3456,9 @@ cdef struct Column:  # of a side's prices or quantities
     void *start  # NULL: not asked for
     bint floating
     int scale
-    int near  # the scale of what is read at once
+    Units near  # in which what is short is read
     uint64_t factor  # from there to the scale
+    double divisor  # from there to a double
 
 cdef struct Trouble:
     int code
@@ -3438,7 +3488,12 @@ cdef struct Packed:
 
 cdef Column NOT_ASKED
 memset(&NOT_ASKED, 0, sizeof(Column))
-NOT_ASKED.near = 8
+obf_set_units(&NOT_ASKED.near, 8)
+
+
+cdef inline void set_near(Column *column, int scale) noexcept nogil:
+    obf_set_units(&column.near, scale)
+    column.divisor = <double>POW10[scale]
 
 
 cdef int read_double(
@@ -3544,6 +3599,8 @@ cdef const uint8_t *take_long_number(
         p += 1
     if column.floating:
         trouble.code = read_double(p, last, decimals, &rounded)
+        if column.near.scale < decimals <= 8:
+            set_near(column, <int>decimals)  # doubles that are in stay right
         (<double *>column.start)[at] = rounded
     else:
         trouble.code = read_mantissa(p, last, decimals, column.scale, &mantissa)
@@ -3557,63 +3614,106 @@ cdef inline const uint8_t *take_number(
 ) noexcept nogil:
     """Put the number at ``p`` into a column; return what follows, or NULL: see ``trouble``."""
     cdef uint64_t mantissa = 0
-    cdef int size
-    if p < end and p[0] >> 5 == 5:
-        size = p[0] & 31
-        if end - p > size + 8 and obf_read_scaled(p + 1, size, column.near, &mantissa):
-            if column.start == NULL:
-                return p + 1 + size
-            if column.floating:
-                if mantissa >> EXACT_BITS == 0:
-                    (<double *>column.start)[at] = <double>mantissa / 1e8
-                    return p + 1 + size
-            elif not (
-                column.factor != 1
-                and __builtin_mul_overflow(mantissa, column.factor, &mantissa)
-            ) and mantissa <= <uint64_t>INT64_MAX:
-                (<int64_t *>column.start)[at] = <int64_t>mantissa
-                return p + 1 + size
+    cdef const uint8_t *next = NULL
+    if p < end:
+        next = obf_read_units(p, end, &column.near, &mantissa)
+    if next != NULL:
+        if column.start == NULL:
+            return next
+        if column.floating:
+            if mantissa >> EXACT_BITS == 0:
+                (<double *>column.start)[at] = <double>mantissa / column.divisor
+                return next
+        elif not (
+            __builtin_mul_overflow(mantissa, column.factor, &mantissa) or mantissa >> 63
+        ):
+            (<int64_t *>column.start)[at] = <int64_t>mantissa
+            return next
     return take_long_number(p, end, column, at, trouble)
+
+
+cdef inline Py_ssize_t fill_short_levels(
+    const uint8_t **at, const uint8_t *end, Column *prices, Column *quantities, bint floating,
+    Py_ssize_t first, Py_ssize_t count
+) noexcept nogil:
+    """Fill columns of one type as long as the levels are of the common form; return how many."""
+    cdef const uint8_t *p = at[0]
+    cdef const uint8_t *q
+    cdef uint64_t price = 0
+    cdef uint64_t quantity = 0
+    cdef Py_ssize_t i
+    for i in range(count):
+        if end - p < 2 or p[0] != 0x92:
+            break
+        q = obf_read_units(p + 1, end, &prices.near, &price)
+        if q == NULL:
+            break
+        q = obf_read_units(q, end, &quantities.near, &quantity)  # the first left eight bytes
+        if q == NULL:
+            break
+        if floating:
+            if (price | quantity) >> EXACT_BITS:
+                break
+            (<double *>prices.start)[first + i] = <double>price / prices.divisor
+            (<double *>quantities.start)[first + i] = <double>quantity / quantities.divisor
+        else:
+            (<int64_t *>prices.start)[first + i] = <int64_t>price
+            (<int64_t *>quantities.start)[first + i] = <int64_t>quantity
+        p = q
+    else:
+        i = count
+    at[0] = p
+    return i
 
 
 cdef int fill_levels(
     Decoder *d, Column *prices, Py_ssize_t depth, Py_ssize_t row, Py_ssize_t count, Trouble *trouble
 ) noexcept nogil:
     """Put ``count`` levels into the columns of a side; those beyond the depth are only checked."""
-    cdef const uint8_t *p = d.p
-    cdef const uint8_t *q
+    cdef const uint8_t *p
     cdef Column *quantities = prices + 1
-    cdef Py_ssize_t at = row * depth
+    cdef Py_ssize_t first = row * depth
+    cdef Py_ssize_t kept = min(count, depth)
     cdef Py_ssize_t i = 0
     cdef uint64_t pair = 0
+    cdef bint alike = (
+        prices.start != NULL and quantities.start != NULL
+        and prices.floating == quantities.floating
+        and prices.factor == 1 and quantities.factor == 1
+    )
     while i < count:
-        if i == depth:
+        if i >= depth:
             prices = &NOT_ASKED
             quantities = prices
-        if p < d.end and p[0] == 0x92:
-            p += 1
-        else:
-            d.p = p
-            if read_head(d, &pair) != M_ARRAY or pair != 2:
-                return UNSURE
-            p = d.p
-        q = take_number(p, d.end, prices, at + i, trouble)
-        if q == NULL:
-            trouble.kind = PRICES
-            trouble.level = i
-            return trouble.code
-        p = take_number(q, d.end, quantities, at + i, trouble)
+        elif alike:
+            if prices.floating:
+                i += fill_short_levels(
+                    &d.p, d.end, prices, quantities, True, first + i, kept - i
+                )
+            else:
+                i += fill_short_levels(
+                    &d.p, d.end, prices, quantities, False, first + i, kept - i
+                )
+            if i == kept:
+                continue
+        if read_head(d, &pair) != M_ARRAY or pair != 2:
+            return UNSURE
+        trouble.level = i
+        trouble.kind = PRICES
+        p = take_number(d.p, d.end, prices, first + i, trouble)
         if p == NULL:
-            trouble.kind = QUANTITIES
-            trouble.level = i
             return trouble.code
+        trouble.kind = QUANTITIES
+        p = take_number(p, d.end, quantities, first + i, trouble)
+        if p == NULL:
+            return trouble.code
+        d.p = p
         i += 1
-    d.p = p
     if count < depth:
         if prices.start != NULL:
-            memset(<int64_t *>prices.start + at + count, 0, <size_t>(depth - count) * 8)
+            memset(<int64_t *>prices.start + first + count, 0, <size_t>(depth - count) * 8)
         if quantities.start != NULL:
-            memset(<int64_t *>quantities.start + at + count, 0, <size_t>(depth - count) * 8)
+            memset(<int64_t *>quantities.start + first + count, 0, <size_t>(depth - count) * 8)
     return OK
 
 
@@ -3697,8 +3797,12 @@ cdef void set_scale(Columns *columns, int kind, int scale) noexcept nogil:
     for side in range(2):
         column = &columns.levels[2 * side + kind]
         column.scale = scale
-        column.near = 8 if column.floating or column.start == NULL else min(scale, 8)
-        column.factor = POW10[scale - min(scale, 8)]
+        column.factor = 1
+        if column.start == NULL:
+            set_near(column, 8)
+        elif not column.floating:
+            set_near(column, min(scale, 8))
+            column.factor = POW10[scale - column.near.scale]
 
 
 cdef bint can_rescale(Columns *columns, int kind, uint64_t factor) noexcept nogil:
@@ -3895,6 +3999,7 @@ cdef class ColumnDecoder:
             column = &self._columns.levels[place]
             column.start = self._hold(name, buffer, "int64 or float64", "qld", &floating)
             column.floating = floating
+            set_near(column, 0)
         self._columns.update_ids = <uint64_t *>self._hold(
             "update_ids", update_ids, "uint64", "QL", NULL
         )
