@@ -3363,7 +3363,7 @@ cdef extern from *:
             if (n > 11)
                 return NULL;
             whole += obf_sum8(x) * obf_pow10[n - 8];
-            bits = 64;
+            bits = 128;
         }
         else {
             bits = __builtin_ctzll(odd) - 7;
@@ -3928,6 +3928,42 @@ cdef object check_scale(str name, object scale):
     return scale
 
 
+cdef void *hold_column(
+    Columns *columns, list views, str name, object buffer, str kind, str formats, bint *floating
+) except? NULL:
+    """Check a buffer, keep it from moving and return where it starts; NULL for None."""
+    cdef Py_ssize_t items = 1 if floating == NULL else columns.depth
+    cdef Py_ssize_t count
+    if floating != NULL:
+        floating[0] = False
+    if buffer is None:
+        return NULL
+    view = memoryview(buffer)
+    code = view.format.removeprefix("@")
+    if len(code) != 1 or code not in formats or view.itemsize != (2 if code == "H" else 8):
+        raise TypeError(f"{name} must hold {kind}, not items of format {view.format!r}")
+    if view.readonly:
+        raise ValueError(f"{name} is read-only; give a buffer that can be written")
+    if not view.c_contiguous:
+        raise ValueError(f"{name} is not contiguous; give an array in C order, not a slice")
+    count = view.nbytes // view.itemsize
+    if view.ndim != 1 and view.shape != (count // items, items):
+        raise ValueError(f"{name} has the shape {view.shape}, not (rows, {items})")
+    if count % items:
+        raise ValueError(f"{name} has {count} items, no multiple of the depth {items}")
+    if 0 <= columns.room != count // items:
+        raise ValueError(
+            f"{name} has room for {count // items} rows, those before it for {columns.room}"
+        )
+    if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
+        raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
+    columns.room = count // items
+    views.append(view)
+    if floating != NULL:
+        floating[0] = code == "d"
+    return PyMemoryView_GET_BUFFER(view).buf
+
+
 @cython.final
 cdef class ColumnDecoder:
     """Rows into columns: buffers of the caller's, one row after the other, no object per level.
@@ -3966,10 +4002,11 @@ cdef class ColumnDecoder:
     """
 
     cdef Columns _columns
-    cdef list _views
+    cdef list _views  # keep the buffers where they are
+    cdef bint _made
     cdef bint _busy
 
-    def __cinit__(
+    def __init__(
         self,
         depth=20,
         *,
@@ -3984,73 +4021,48 @@ cdef class ColumnDecoder:
         price_scale=None,
         quantity_scale=None,
     ):
+        cdef Columns columns
         cdef Column *column
-        cdef int place
+        cdef list views = []
         cdef bint floating = False
-        self._views = []
-        self._columns.depth = check_depth(depth)
-        if not 1 <= self._columns.depth <= MOST_COUNTED:
+        cdef int place
+        memset(&columns, 0, sizeof(Columns))
+        columns.room = -1
+        columns.depth = check_depth(depth)
+        if not 1 <= columns.depth <= MOST_COUNTED:
             raise ValueError(f"depth must be 1 to {MOST_COUNTED}: {depth}")
-        self._columns.room = -1
         for place, (name, buffer) in enumerate((
             ("bid_prices", bid_prices), ("bid_quantities", bid_quantities),
             ("ask_prices", ask_prices), ("ask_quantities", ask_quantities),
         )):
-            column = &self._columns.levels[place]
-            column.start = self._hold(name, buffer, "int64 or float64", "qld", &floating)
+            column = &columns.levels[place]
+            column.start = hold_column(
+                &columns, views, name, buffer, "int64 or float64", "qld", &floating
+            )
             column.floating = floating
             set_near(column, 0)
-        self._columns.update_ids = <uint64_t *>self._hold(
-            "update_ids", update_ids, "uint64", "QL", NULL
+        columns.update_ids = <uint64_t *>hold_column(
+            &columns, views, "update_ids", update_ids, "uint64", "QL", NULL
         )
-        self._columns.timestamps = <int64_t *>self._hold(
-            "timestamps", timestamps, "int64", "ql", NULL
+        columns.timestamps = <int64_t *>hold_column(
+            &columns, views, "timestamps", timestamps, "int64", "ql", NULL
         )
-        self._columns.bid_counts = <uint16_t *>self._hold(
-            "bid_counts", bid_counts, "uint16", "H", NULL
+        columns.bid_counts = <uint16_t *>hold_column(
+            &columns, views, "bid_counts", bid_counts, "uint16", "H", NULL
         )
-        self._columns.ask_counts = <uint16_t *>self._hold(
-            "ask_counts", ask_counts, "uint16", "H", NULL
+        columns.ask_counts = <uint16_t *>hold_column(
+            &columns, views, "ask_counts", ask_counts, "uint16", "H", NULL
         )
-        if self._columns.room < 0:
+        if not views:
             raise ValueError("no column is given; pass at least one buffer, such as bid_prices")
-        self._columns.fixed[PRICES] = price_scale is not None
-        self._columns.fixed[QUANTITIES] = quantity_scale is not None
-        set_scale(&self._columns, PRICES, check_scale("price_scale", price_scale))
-        set_scale(&self._columns, QUANTITIES, check_scale("quantity_scale", quantity_scale))
-
-    cdef void *_hold(
-        self, str name, object buffer, str kind, str formats, bint *floating
-    ) except? NULL:
-        """Check a buffer, keep it from moving and return where it starts; NULL for None."""
-        cdef Py_ssize_t items = 1 if floating == NULL else self._columns.depth
-        cdef Py_ssize_t rows
-        if buffer is None:
-            return NULL
-        view = memoryview(buffer)
-        code = view.format.removeprefix("@")
-        if len(code) != 1 or code not in formats or view.itemsize != (2 if code == "H" else 8):
-            raise TypeError(f"{name} must hold {kind}, not items of format {view.format!r}")
-        if view.readonly:
-            raise ValueError(f"{name} is read-only; give a buffer that can be written")
-        if not view.c_contiguous:
-            raise ValueError(f"{name} is not contiguous; give an array in C order, not a slice")
-        if view.ndim > 1 and view.shape != (view.shape[0], items):
-            raise ValueError(f"{name} has the shape {view.shape}, not (rows, {items})")
-        if view.nbytes // view.itemsize % items:
-            raise ValueError(f"{name} has {view.nbytes // view.itemsize} items, no multiple of {items}")
-        rows = view.nbytes // view.itemsize // items
-        if 0 <= self._columns.room != rows:
-            raise ValueError(
-                f"{name} has room for {rows} rows, those before it for {self._columns.room}"
-            )
-        if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
-            raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
-        self._columns.room = rows
-        self._views.append(view)
-        if floating != NULL:
-            floating[0] = code == "d"
-        return PyMemoryView_GET_BUFFER(view).buf
+        columns.fixed[PRICES] = price_scale is not None
+        columns.fixed[QUANTITIES] = quantity_scale is not None
+        set_scale(&columns, PRICES, check_scale("price_scale", price_scale))
+        set_scale(&columns, QUANTITIES, check_scale("quantity_scale", quantity_scale))
+        check_fresh(self, self._made)
+        self._columns = columns
+        self._views = views
+        self._made = True
 
     @property
     def depth(self):
