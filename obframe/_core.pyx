@@ -3720,29 +3720,39 @@ cdef int fill_levels(
 cdef int fill_common_row(
     Columns *columns, Decoder *d, Row *row, Trouble *trouble
 ) noexcept nogil:
-    """Put a row in the array form into the columns while it is read for the first time."""
+    """Put a row into the columns while it is read for the first time."""
     cdef uint64_t count = 0
+    cdef bint by_name
+    cdef int seen = 0
+    cdef int field
     cdef int code
-    cdef int side
-    if d.p == d.end or d.p[0] != 0x94:
+    cdef int i
+    if d.p == d.end or (d.p[0] != 0x94 and d.p[0] != 0x84):
         return UNSURE
+    by_name = d.p[0] == 0x84
     d.p += 1
-    for side in range(2):
-        trouble.asks = side
+    for i in range(4):
+        field = read_row_key(d) if by_name else i
+        if field < 0 or seen >> field & 1:
+            return UNSURE
+        seen |= 1 << field
+        if field > 1:
+            if read_row_field(d, row, field) != 0:
+                return UNSURE
+            continue
         if read_head(d, &count) != M_ARRAY or count > <uint64_t>(d.end - d.p) // 5:
             return UNSURE
-        if side == 0:
+        if field == 0:
             row.bids.count = <Py_ssize_t>count
         else:
             row.asks.count = <Py_ssize_t>count
+        trouble.asks = field
         code = fill_levels(
-            d, &columns.levels[2 * side], columns.depth, columns.count, <Py_ssize_t>count, trouble
+            d, &columns.levels[2 * field], columns.depth, columns.count, <Py_ssize_t>count, trouble
         )
         if code != OK:
             return code
-    if read_row_field(d, row, 2) != 0 or read_row_field(d, row, 3) != 0 or d.p != d.end:
-        return UNSURE
-    return OK
+    return OK if d.p == d.end else UNSURE
 
 
 cdef int fill_row(Columns *columns, Packed packed, Trouble *trouble) noexcept nogil:
@@ -3814,7 +3824,7 @@ cdef bint can_rescale(Columns *columns, int kind, uint64_t factor) noexcept nogi
         column = &columns.levels[2 * side + kind]
         if column.start != NULL and not column.floating:
             for i in range(columns.count * columns.depth):
-                if (<int64_t *>column.start)[i] > most:
+                if not -most <= (<int64_t *>column.start)[i] <= most:  # others may write there
                     return False
     return True
 
