@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import time
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgpack
 import pytest
 from data import Stream, make_stream
 
-from obframe._core import DepthSnapshot, OrderBook, Snapshot, parse_depth_update
+from obframe._core import ColumnDecoder, DepthSnapshot, OrderBook, Snapshot, parse_depth_update
 
 # CPU time: who else wants the processor meanwhile is no matter of ours.
 pytestmark = pytest.mark.benchmark(timer=time.thread_time)
 
 CHUNK = 100
+HOUR = 3_600  # rows
 SECOND = 1_737_158_400
 
 
@@ -127,3 +132,83 @@ def test_decode(race: Any, stream: Stream) -> None:
             msgpack.unpackb(packed)
 
     race("decode", "decode_p99", work=work, reference=reference, units=CHUNK, rounds=200)
+
+
+@pytest.fixture(scope="module")
+def hour(stream: Stream) -> list[bytes]:
+    """Return the rows of an hour: of the book after one message each, and again."""
+    book = load_book(stream)
+    rows = []
+    for at, raw in enumerate(stream.messages):
+        update = parse_depth_update(raw)
+        assert update is not None
+        book.apply(update)
+        rows.append(book.snapshot(SECOND + at).pack())
+    return (rows * -(-HOUR // len(rows)))[:HOUR]
+
+
+class Columns:
+    """An hour of rows as columns, beside msgpack's objects of it, kept as a reader keeps them."""
+
+    def __init__(self, rows: list[bytes], kind: str) -> None:
+        self.rows = rows
+        levels = ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
+        self.arrays = {name: array(kind, bytes(8 * 20 * HOUR)) for name in levels}
+        self.decoder = ColumnDecoder(
+            **self.arrays,
+            update_ids=array("Q", bytes(8 * HOUR)),
+            timestamps=array("q", bytes(8 * HOUR)),
+            bid_counts=array("H", bytes(2 * HOUR)),
+            ask_counts=array("H", bytes(2 * HOUR)),
+        )
+        self.kept: list[Any] = []
+
+    def work(self) -> None:
+        self.decoder.clear()
+        self.decoder.extend(self.rows)
+
+    def reference(self) -> None:
+        for row in self.rows:
+            self.kept.append(msgpack.unpackb(row))
+
+    def race(self, race: Any, budget: str) -> None:
+        """Race, and check the last round's first row; letting go of the objects is not counted."""
+        race(
+            budget,
+            work=self.work,
+            reference=self.reference,
+            settle=self.kept.clear,
+            units=HOUR,
+            rounds=40,
+        )
+        (price, quantity), *_ = Snapshot.unpack(self.rows[0]).bids
+        divisors = 10**self.decoder.price_scale, 10**self.decoder.quantity_scale
+        assert self.arrays["bid_prices"][0] / divisors[0] == float(price)
+        assert self.arrays["bid_quantities"][0] / divisors[1] == float(quantity)
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def test_columns(race: Any, hour: list[bytes]) -> None:
+    """Rows to integer columns, beside msgpack without the garbage collector."""
+    with without_collector():
+        Columns(hour, "q").race(race, "columns")
+
+
+def test_columns_of_doubles(race: Any, hour: list[bytes]) -> None:
+    """Rows to float64 columns, beside msgpack, which leaves the numbers as text."""
+    with without_collector():
+        Columns(hour, "d").race(race, "columns_float64")
+
+
+def test_columns_beside_the_collector(race: Any, hour: list[bytes]) -> None:
+    """Rows to integer columns, beside msgpack whose objects the garbage collector goes over."""
+    Columns(hour, "q").race(race, "columns_collector")

@@ -122,7 +122,8 @@ def race(benchmark: Any, gate: Gate, request: pytest.FixtureRequest) -> Race:
 
     It takes the names of the budgets, what to measure, what to compare with, the number of rounds
     and how many units of work a round is, for both alike. Both are timed by the timer of the
-    benchmark's mark. Garbage is collected as ever.
+    benchmark's mark. Garbage is collected as ever. ``settle`` runs untimed after each turn of the
+    reference.
     """
     mark = request.node.get_closest_marker("benchmark")
     timer = mark.kwargs.get("timer", time.perf_counter) if mark else time.perf_counter
@@ -131,6 +132,7 @@ def race(benchmark: Any, gate: Gate, request: pytest.FixtureRequest) -> Race:
         *names: str,
         work: Callable[[], Any],
         reference: Callable[[], Any],
+        settle: Callable[[], Any] = lambda: None,
         rounds: int = 100,
         units: int = 1,
     ) -> None:
@@ -140,6 +142,7 @@ def race(benchmark: Any, gate: Gate, request: pytest.FixtureRequest) -> Race:
             start = timer()
             reference()
             beside.append(timer() - start)
+            settle()
 
         benchmark.pedantic(work, setup=run_reference, rounds=rounds, warmup_rounds=3)
         own = read_rounds(benchmark)

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -38,12 +39,14 @@ FUNCTIONS = {
     "OrderBook.snapshot": ("OrderBook", "snapshot"),
     "Snapshot.pack": ("Snapshot", "pack"),
     "Snapshot.unpack": ("Snapshot", "unpack"),
+    "ColumnDecoder.extend": ("ColumnDecoder", "extend"),
 }
 
 
 def work(file: Path) -> None:
     """Call each function as often as always; runs under valgrind."""
     from obframe._core import (
+        ColumnDecoder,
         OrderBook,
         Snapshot,
         parse_depth_snapshot,
@@ -61,6 +64,11 @@ def work(file: Path) -> None:
     for _ in range(REPEATS):
         packed = book.snapshot(SECOND).pack()
         Snapshot.unpack(packed, "BTCUSDT")
+    levels = {
+        name: array("q", bytes(8 * 20 * REPEATS))
+        for name in ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
+    }
+    ColumnDecoder(20, **levels).extend([packed] * REPEATS)
 
 
 def write_messages(file: Path) -> None:

@@ -9,6 +9,7 @@ the command line, ``_core`` is the compiled hot path.
 from importlib.metadata import version as _version
 
 from obframe._core import (
+    ColumnDecoder,
     DepthSnapshot,
     DepthUpdate,
     Level,
@@ -65,6 +66,7 @@ __all__ = [
     "SNAPSHOT_DEPTH",
     "BookState",
     "CapacityError",
+    "ColumnDecoder",
     "ConfigError",
     "DecodeError",
     "DepthSnapshot",

@@ -4,7 +4,7 @@ Prices and quantities are exact decimals in fixed point: what comes out is what 
 digit, trailing zeros included. No float, and no Python object per level, stands anywhere inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias, final
 
 from typing_extensions import Buffer
@@ -134,3 +134,34 @@ class Snapshot:
     def pack(self) -> bytes: ...
     @staticmethod
     def unpack(data: Buffer, symbol: str = "") -> Snapshot: ...
+
+@final
+class ColumnDecoder:
+    """Rows into columns: buffers of the caller's, one row after the other, no object per level."""
+
+    def __init__(
+        self,
+        depth: int = 20,
+        *,
+        bid_prices: Buffer | None = None,
+        bid_quantities: Buffer | None = None,
+        ask_prices: Buffer | None = None,
+        ask_quantities: Buffer | None = None,
+        update_ids: Buffer | None = None,
+        timestamps: Buffer | None = None,
+        bid_counts: Buffer | None = None,
+        ask_counts: Buffer | None = None,
+        price_scale: int | None = None,
+        quantity_scale: int | None = None,
+    ) -> None: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def capacity(self) -> int: ...
+    @property
+    def price_scale(self) -> int: ...
+    @property
+    def quantity_scale(self) -> int: ...
+    def __len__(self) -> int: ...
+    def extend(self, rows: Iterable[Buffer]) -> None: ...
+    def clear(self) -> None: ...

@@ -15,13 +15,15 @@ levels only as far as the next hole. Every 64th key stands in ``index`` too, whe
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport (
+    PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 )
-from libc.stdlib cimport qsort
+from libc.stdlib cimport qsort, strtod
 from libc.string cimport memcmp, memcpy, memmove, memset
 
 from obframe.errors import CapacityError, DecodeError, InvalidEvent, MalformedMessage
@@ -3443,4 +3445,859 @@ cdef class Snapshot:
         return (
             f"<Snapshot {self._symbol} second {self._timestamp} at {self._update_id}: "
             f"{self._bid_count} bids, {self._ask_count} asks>"
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns
+# ---------------------------------------------------------------------------------------------
+
+cdef extern from *:
+    """
+    /* Of what size the units of a column are that obf_read_units counts. */
+    typedef struct {
+        int scale;  /* 10**-scale, 0 to 8 */
+        int bits;  /* eight for each of its decimals */
+        uint64_t odd;  /* bits that are off in decimals that fit it, '0' to '9' taken as 0 to 9 */
+    } obf_units;
+
+    static inline void obf_set_units(obf_units *units, int scale)
+    {
+        units->scale = scale;
+        units->bits = 8 * scale;
+        units->odd = 0x8080808080808080u;
+        if (scale < 8)
+            units->odd |= ~(uint64_t)0 << units->bits;
+    }
+
+    /* Read a MessagePack text of digits, at most 11, and decimals, at most 8 or none, as a count of
+       units. Return what follows, or NULL when it is another text or does not fit: then it is
+       judged the long way. p lies before end; of what lies behind end nothing is read. */
+    static inline const uint8_t *obf_read_units(
+        const uint8_t *p, const uint8_t *end, const obf_units *units, uint64_t *count)
+    {
+        size_t size = (uint8_t)(*p - 0xA0);
+        size_t n, m;
+    #if OBF_SWAR
+        const uint64_t zeros = 0x3030303030303030u, tops = 0x8080808080808080u;
+        const uint64_t above = 0x7676767676767676u;  /* adding it to 10 and more sets the top bit */
+        uint64_t x, odd, whole;
+        unsigned int bits;
+        if (size > 20 || (size_t)(end - p) < size + 9)
+            return NULL;
+        p++;
+        memcpy(&x, p, 8);
+        x ^= zeros;
+        odd = ((x + above) | x) & tops;
+        if (odd & 0x80)
+            return NULL;
+        if (__builtin_expect(odd == 0, 0)) {
+            if (size < 8)
+                return NULL;
+            n = 8 + obf_read8(p + 8, &whole);
+            if (n > 11)
+                return NULL;
+            whole += obf_sum8(x) * obf_pow10[n - 8];
+            bits = 128;
+        }
+        else {
+            bits = __builtin_ctzll(odd) - 7;
+            n = bits >> 3;
+            x <<= -bits & 63;
+            whole = 0;
+        }
+        m = size - n - 1;
+        if (__builtin_expect(n >= size, 0)) {
+            if (n > size)
+                return NULL;
+            odd = 0;
+        }
+        else {
+            if (p[n] != '.' || m - 1 > 7)
+                return NULL;
+            memcpy(&odd, p + n + 1, 8);
+            odd = (odd ^ zeros) & (~(uint64_t)0 >> (-8 * m & 63));
+            if ((((odd + above) & tops) | odd) & units->odd)
+                return NULL;
+        }
+        odd <<= -units->bits & 63;
+        if (bits + units->bits <= 64)
+            *count = obf_sum8(x >> (units->bits & 63) | odd);
+        else {
+            if (bits < 64)
+                whole = obf_sum8(x);
+            whole = whole * obf_pow10[units->scale] + obf_sum8(odd);
+            if (whole >> 63)
+                return NULL;
+            *count = whole;
+        }
+        return p + size;
+    #else
+        uint64_t value = 0;
+        if (size > 20 || (size_t)(end - p) <= size)
+            return NULL;
+        p++;
+        for (n = 0; n < size && p[n] >= '0' && p[n] <= '9'; n++) {
+            if (n == 11)
+                return NULL;
+            value = value * 10 + (p[n] - '0');
+        }
+        if (n == 0 || (n < size && (p[n] != '.' || size - n < 2 || size - n > 9)))
+            return NULL;
+        for (m = 1; m <= 8; m++) {
+            int digit = n + m < size ? p[n + m] - '0' : 0;
+            if (digit < 0 || digit > 9 || (digit != 0 && (int)m > units->scale))
+                return NULL;
+            if ((int)m <= units->scale)
+                value = value * 10 + (uint64_t)digit;
+        }
+        if (value >> 63)
+            return NULL;
+        *count = value;
+        return p + size;
+    #endif
+    }
+    """
+    ctypedef struct Units "obf_units":
+        int scale
+    void obf_set_units(Units *, int) noexcept nogil
+    const uint8_t *obf_read_units(
+        const uint8_t *, const uint8_t *, const Units *, uint64_t *
+    ) noexcept nogil
+
+
+cdef extern from "Python.h":
+    Py_buffer *PyMemoryView_GET_BUFFER(object)
+
+
+cdef enum:
+    EXACT_BITS = 53  # of a double
+    RELEASE_ROWS = 128  # rows that take longer than letting others run costs
+    MOST_COUNTED = 0xFFFF
+    PRICES = 0  # the two kinds of a level's columns
+    QUANTITIES = 1
+
+# Why a row is not in the columns, beside OK and NO_MEMORY.
+cdef enum:
+    UNSURE = 100  # not of the common form: to be judged by read_row
+    NO_ROW
+    FINER  # more decimals than the column has
+    TOO_FINE  # more than any column has
+    TOO_WIDE  # does not fit at the column's scale
+    OTHERS_TOO_WIDE  # those before do not fit at the scale that this one needs
+
+
+cdef struct Column:  # of a side's prices or quantities
+    void *start  # NULL: not asked for
+    bint floating
+    int scale
+    Units near  # in which what is short is read
+    uint64_t factor  # from there to the scale
+    double divisor  # from there to a double
+
+cdef struct Trouble:
+    int code
+    int kind
+    bint asks
+    Py_ssize_t level
+    const uint8_t *text
+    Py_ssize_t size
+    int decimals  # that the text needs, or that its column has
+    const char *reason  # and byte, of what is no row
+    Py_ssize_t offset
+
+cdef struct Columns:
+    Column[4] levels  # bid prices, bid quantities, ask prices, ask quantities
+    uint64_t *update_ids
+    int64_t *timestamps
+    uint16_t *bid_counts
+    uint16_t *ask_counts
+    Py_ssize_t depth
+    Py_ssize_t count  # rows that are in
+    Py_ssize_t room
+    bint[2] fixed  # a kind's scale is the caller's
+
+cdef struct Packed:
+    const uint8_t *start
+    Py_ssize_t size
+
+cdef Column NOT_ASKED
+memset(&NOT_ASKED, 0, sizeof(Column))
+obf_set_units(&NOT_ASKED.near, 8)
+
+
+cdef inline void set_near(Column *column, int scale) noexcept nogil:
+    obf_set_units(&column.near, scale)
+    column.divisor = <double>POW10[scale]
+
+
+cdef int read_double(
+    const uint8_t *p, const uint8_t *end, Py_ssize_t decimals, double *value
+) noexcept nogil:
+    """Read digits, with a point or without, as the double that is nearest to them."""
+    cdef char[128] near
+    cdef char *text = near
+    cdef Py_ssize_t size = 0
+    cdef uint64_t mantissa = 0
+    if end - p <= 17 and decimals <= 19:
+        while p + size < end:
+            if p[size] != c'.':
+                mantissa = mantissa * 10 + (p[size] - 48)
+            size += 1
+        if mantissa >> EXACT_BITS == 0:
+            # Both are exact as doubles, so the one rounding is that of the quotient.
+            value[0] = <double>mantissa / <double>POW10[decimals]
+            return OK
+        size = 0
+    if end - p > <Py_ssize_t>sizeof(near) - 24:
+        text = <char *>PyMem_RawMalloc(<size_t>(end - p) + 24)
+        if text == NULL:
+            return NO_MEMORY
+    # Without the point: which character that is depends on the locale.
+    while p < end:
+        if p[0] != c'.':
+            text[size] = <char>p[0]
+            size += 1
+        p += 1
+    text[size] = c'e'
+    text[size + 1] = c'-'
+    size += 2
+    size += write_number(<uint8_t *>text + size, <u128>decimals, 0)
+    text[size] = 0
+    value[0] = strtod(text, NULL)
+    if text != near:
+        PyMem_RawFree(text)
+    return OK
+
+
+cdef int read_mantissa(
+    const uint8_t *p, const uint8_t *end, Py_ssize_t decimals, int scale, int64_t *value
+) noexcept nogil:
+    """Read digits, with a point or without, as a count of units of the scale."""
+    cdef uint64_t mantissa = 0
+    cdef unsigned int digit
+    if decimals > MAX_SCALE:
+        return TOO_FINE
+    if decimals > scale:
+        return FINER
+    while p < end:
+        if p[0] != c'.':
+            digit = p[0] - 48
+            if mantissa > (<uint64_t>INT64_MAX - digit) // 10:
+                return TOO_WIDE
+            mantissa = mantissa * 10 + digit
+        p += 1
+    if (
+        __builtin_mul_overflow(mantissa, POW10[scale - decimals], &mantissa)
+        or mantissa > <uint64_t>INT64_MAX
+    ):
+        return TOO_WIDE
+    value[0] = <int64_t>mantissa
+    return OK
+
+
+cdef const uint8_t *take_long_number(
+    const uint8_t *p, const uint8_t *end, Column *column, Py_ssize_t at, Trouble *trouble
+) noexcept nogil:
+    """Take a number in any form that a row may have it in; see take_number."""
+    cdef Decoder d
+    cdef const uint8_t *last
+    cdef Py_ssize_t decimals = 0
+    cdef double rounded = 0
+    cdef int64_t mantissa = 0
+    memset(&d, 0, sizeof(Decoder))
+    d.start = p
+    d.p = p
+    d.end = end
+    trouble.code = UNSURE
+    if read_row_text(&d) != 0:
+        return NULL
+    end = d.p
+    d.p = p
+    read_head(&d, <uint64_t *>&trouble.size)
+    p = d.p
+    trouble.text = p
+    trouble.code = OK
+    if column.start == NULL:
+        return end
+    # What is left has neither leading zeros nor, behind the point, trailing ones.
+    last = end
+    while d.p < end and d.p[0] != c'.':
+        d.p += 1
+    if d.p < end:
+        while last[-1] == c'0':
+            last -= 1
+        decimals = last - d.p - 1
+        if decimals == 0:
+            last -= 1
+    while p < last and (p[0] == c'0' or p[0] == c'.'):
+        p += 1
+    if column.floating:
+        trouble.code = read_double(p, last, decimals, &rounded)
+        if column.near.scale < decimals <= 8:
+            set_near(column, <int>decimals)  # doubles that are in stay right
+        (<double *>column.start)[at] = rounded
+    else:
+        trouble.code = read_mantissa(p, last, decimals, column.scale, &mantissa)
+        trouble.decimals = <int>decimals if trouble.code == FINER else column.scale
+        (<int64_t *>column.start)[at] = mantissa
+    return end if trouble.code == OK else NULL
+
+
+cdef inline const uint8_t *take_number(
+    const uint8_t *p, const uint8_t *end, Column *column, Py_ssize_t at, Trouble *trouble
+) noexcept nogil:
+    """Put the number at ``p`` into a column; return what follows, or NULL: see ``trouble``."""
+    cdef uint64_t mantissa = 0
+    cdef const uint8_t *next = NULL
+    if p < end:
+        next = obf_read_units(p, end, &column.near, &mantissa)
+    if next != NULL:
+        if column.start == NULL:
+            return next
+        if column.floating:
+            if mantissa >> EXACT_BITS == 0:
+                (<double *>column.start)[at] = <double>mantissa / column.divisor
+                return next
+        elif not (
+            __builtin_mul_overflow(mantissa, column.factor, &mantissa) or mantissa >> 63
+        ):
+            (<int64_t *>column.start)[at] = <int64_t>mantissa
+            return next
+    return take_long_number(p, end, column, at, trouble)
+
+
+cdef inline Py_ssize_t fill_short_levels(
+    const uint8_t **at, const uint8_t *end, Column *prices, Column *quantities, bint floating,
+    Py_ssize_t first, Py_ssize_t count
+) noexcept nogil:
+    """Fill columns of one type as long as the levels are of the common form; return how many."""
+    cdef const uint8_t *p = at[0]
+    cdef const uint8_t *q
+    cdef uint64_t price = 0
+    cdef uint64_t quantity = 0
+    cdef Py_ssize_t i
+    for i in range(count):
+        if end - p < 2 or p[0] != 0x92:
+            break
+        q = obf_read_units(p + 1, end, &prices.near, &price)
+        if q == NULL:
+            break
+        q = obf_read_units(q, end, &quantities.near, &quantity)  # the first left eight bytes
+        if q == NULL:
+            break
+        if floating:
+            if (price | quantity) >> EXACT_BITS:
+                break
+            (<double *>prices.start)[first + i] = <double>price / prices.divisor
+            (<double *>quantities.start)[first + i] = <double>quantity / quantities.divisor
+        else:
+            (<int64_t *>prices.start)[first + i] = <int64_t>price
+            (<int64_t *>quantities.start)[first + i] = <int64_t>quantity
+        p = q
+    else:
+        i = count
+    at[0] = p
+    return i
+
+
+cdef int fill_levels(
+    Decoder *d, Column *prices, Py_ssize_t depth, Py_ssize_t row, Py_ssize_t count, Trouble *trouble
+) noexcept nogil:
+    """Put ``count`` levels into the columns of a side; those beyond the depth are only checked."""
+    cdef const uint8_t *p
+    cdef Column *quantities = prices + 1
+    cdef Py_ssize_t first = row * depth
+    cdef Py_ssize_t kept = min(count, depth)
+    cdef Py_ssize_t i = 0
+    cdef uint64_t pair = 0
+    cdef bint alike = (
+        prices.start != NULL and quantities.start != NULL
+        and prices.floating == quantities.floating
+        and prices.factor == 1 and quantities.factor == 1
+    )
+    while i < count:
+        if i >= depth:
+            prices = &NOT_ASKED
+            quantities = prices
+        elif alike:
+            if prices.floating:
+                i += fill_short_levels(
+                    &d.p, d.end, prices, quantities, True, first + i, kept - i
+                )
+            else:
+                i += fill_short_levels(
+                    &d.p, d.end, prices, quantities, False, first + i, kept - i
+                )
+            if i == kept:
+                continue
+        if read_head(d, &pair) != M_ARRAY or pair != 2:
+            return UNSURE
+        trouble.level = i
+        trouble.kind = PRICES
+        p = take_number(d.p, d.end, prices, first + i, trouble)
+        if p == NULL:
+            return trouble.code
+        trouble.kind = QUANTITIES
+        p = take_number(p, d.end, quantities, first + i, trouble)
+        if p == NULL:
+            return trouble.code
+        d.p = p
+        i += 1
+    if count < depth:
+        if prices.start != NULL:
+            memset(<int64_t *>prices.start + first + count, 0, <size_t>(depth - count) * 8)
+        if quantities.start != NULL:
+            memset(<int64_t *>quantities.start + first + count, 0, <size_t>(depth - count) * 8)
+    return OK
+
+
+cdef int fill_common_row(
+    Columns *columns, Decoder *d, Row *row, Trouble *trouble
+) noexcept nogil:
+    """Put a row into the columns while it is read for the first time."""
+    cdef uint64_t count = 0
+    cdef bint by_name
+    cdef int seen = 0
+    cdef int field
+    cdef int code
+    cdef int i
+    if d.p == d.end or (d.p[0] != 0x94 and d.p[0] != 0x84):
+        return UNSURE
+    by_name = d.p[0] == 0x84
+    d.p += 1
+    for i in range(4):
+        field = read_row_key(d) if by_name else i
+        if field < 0 or seen >> field & 1:
+            return UNSURE
+        seen |= 1 << field
+        if field > 1:
+            if read_row_field(d, row, field) != 0:
+                return UNSURE
+            continue
+        if read_head(d, &count) != M_ARRAY or count > <uint64_t>(d.end - d.p) // 5:
+            return UNSURE
+        if field == 0:
+            row.bids.count = <Py_ssize_t>count
+        else:
+            row.asks.count = <Py_ssize_t>count
+        trouble.asks = field
+        code = fill_levels(
+            d, &columns.levels[2 * field], columns.depth, columns.count, <Py_ssize_t>count, trouble
+        )
+        if code != OK:
+            return code
+    return OK if d.p == d.end else UNSURE
+
+
+cdef int fill_row(Columns *columns, Packed packed, Trouble *trouble) noexcept nogil:
+    """Put a row into the columns' next slot; it counts only when its scales are settled too."""
+    cdef Decoder d
+    cdef Row row
+    cdef int code
+    memset(&d, 0, sizeof(Decoder))
+    d.start = packed.start
+    d.p = packed.start
+    d.end = packed.start + packed.size
+    code = fill_common_row(columns, &d, &row, trouble)
+    if code != OK:
+        # Whether it is a row at all comes first, whatever was wrong with a value.
+        memset(&d, 0, sizeof(Decoder))
+        memset(&row, 0, sizeof(Row))
+        d.start = packed.start
+        d.p = packed.start
+        d.end = packed.start + packed.size
+        if read_row(&d, &row) != 0:
+            trouble.reason = d.reason
+            trouble.offset = d.p - d.start
+            return NO_ROW
+    if code == UNSURE:
+        trouble.asks = False
+        d.p = row.bids.start
+        code = fill_levels(
+            &d, &columns.levels[0], columns.depth, columns.count, row.bids.count, trouble
+        )
+        if code == OK:
+            trouble.asks = True
+            d.p = row.asks.start
+            code = fill_levels(
+                &d, &columns.levels[2], columns.depth, columns.count, row.asks.count, trouble
+            )
+    if code != OK:
+        return code
+    if columns.update_ids != NULL:
+        columns.update_ids[columns.count] = row.update_id
+    if columns.timestamps != NULL:
+        columns.timestamps[columns.count] = row.timestamp
+    if columns.bid_counts != NULL:
+        columns.bid_counts[columns.count] = <uint16_t>min(row.bids.count, MOST_COUNTED)
+    if columns.ask_counts != NULL:
+        columns.ask_counts[columns.count] = <uint16_t>min(row.asks.count, MOST_COUNTED)
+    return OK
+
+
+cdef void set_scale(Columns *columns, int kind, int scale) noexcept nogil:
+    cdef Column *column
+    cdef int side
+    for side in range(2):
+        column = &columns.levels[2 * side + kind]
+        column.scale = scale
+        column.factor = 1
+        if column.start == NULL:
+            set_near(column, 8)
+        elif not column.floating:
+            set_near(column, min(scale, 8))
+            column.factor = POW10[scale - column.near.scale]
+
+
+cdef bint can_rescale(Columns *columns, int kind, uint64_t factor) noexcept nogil:
+    cdef Column *column
+    cdef Py_ssize_t i
+    cdef int side
+    cdef int64_t most = INT64_MAX // <int64_t>factor
+    for side in range(2):
+        column = &columns.levels[2 * side + kind]
+        if column.start != NULL and not column.floating:
+            for i in range(columns.count * columns.depth):
+                if not -most <= (<int64_t *>column.start)[i] <= most:  # others may write there
+                    return False
+    return True
+
+
+cdef void rescale(Columns *columns, int kind, uint64_t factor) noexcept nogil:
+    cdef Column *column
+    cdef Py_ssize_t i
+    cdef int side
+    for side in range(2):
+        column = &columns.levels[2 * side + kind]
+        if column.start != NULL and not column.floating:
+            for i in range(columns.count * columns.depth):
+                (<int64_t *>column.start)[i] *= <int64_t>factor
+
+
+cdef int fill_finer_row(Columns *columns, Packed packed, Trouble *trouble) noexcept nogil:
+    """Put a row with a value that is finer than its column into the columns, and widen them.
+
+    Either the row is in and those before stand at the new scales, or all is as it was.
+    """
+    cdef int[2] before
+    cdef Trouble[2] finer
+    cdef uint64_t[2] factors
+    cdef int code = FINER
+    cdef int kind
+    for kind in range(2):
+        before[kind] = columns.levels[kind].scale
+    while code == FINER and not columns.fixed[trouble.kind]:
+        finer[trouble.kind] = trouble[0]
+        set_scale(columns, trouble.kind, trouble.decimals)
+        code = fill_row(columns, packed, trouble)
+    for kind in range(2):
+        factors[kind] = POW10[columns.levels[kind].scale - before[kind]]
+        if code == OK and factors[kind] != 1 and not can_rescale(columns, kind, factors[kind]):
+            trouble[0] = finer[kind]
+            code = OTHERS_TOO_WIDE
+    for kind in range(2):
+        if code != OK:
+            set_scale(columns, kind, before[kind])
+        elif factors[kind] != 1:
+            rescale(columns, kind, factors[kind])
+    return code
+
+
+cdef Py_ssize_t fill_rows(
+    Columns *columns, const Packed *rows, Py_ssize_t count, Trouble *trouble
+) noexcept nogil:
+    """Put rows into the columns; return how many, fewer than given when one is refused."""
+    cdef Py_ssize_t i
+    cdef int code
+    for i in range(count):
+        code = fill_row(columns, rows[i], trouble)
+        if code == FINER:
+            code = fill_finer_row(columns, rows[i], trouble)
+        if code != OK:
+            trouble.code = code
+            return i
+        columns.count += 1
+    return count
+
+
+cdef object refuse_row(Columns *columns, Trouble *trouble, Py_ssize_t row):
+    """Return the exception for a row that is not in the columns."""
+    cdef str field
+    cdef str value
+    cdef str limit
+    cdef int scale
+    if trouble.code == NO_MEMORY:
+        return MemoryError()
+    if trouble.code == NO_ROW:
+        return DecodeError(trouble.reason.decode("ascii"), trouble.offset, row=row)
+    field = f"{'asks' if trouble.asks else 'bids'}[{trouble.level}]"
+    field += ".price" if trouble.kind == PRICES else ".quantity"
+    value = trouble.text[:min(trouble.size, 80)].decode("ascii")
+    scale = columns.levels[trouble.kind].scale
+    if trouble.code == TOO_FINE:
+        limit = f"a column holds {MAX_SCALE} decimals; float64 columns round them"
+    elif trouble.code == FINER:
+        limit = f"the column was given {scale} decimals; without a scale it widens"
+    elif trouble.code == OTHERS_TOO_WIDE:
+        limit = f"at {trouble.decimals} decimals what is in the columns already exceeds 64 bits"
+    else:
+        limit = (
+            f"with {trouble.decimals} decimals int64 ends at "
+            f"{INT64_MAX / 10 ** trouble.decimals:.6g}; float64 columns take it"
+        )
+    return CapacityError("", field, value, limit, row=row)
+
+
+cdef tuple list_packed(object rows):
+    """Return the rows as bytes objects, which nobody changes while they are read."""
+    cdef list packed = []
+    if isinstance(rows, (str, bytes, bytearray, memoryview)):
+        raise TypeError(f"rows must be a sequence of bytes, not {type(rows).__name__}")
+    for row in rows:
+        if not isinstance(row, bytes):
+            if not PyObject_CheckBuffer(row):
+                raise TypeError(f"rows[{len(packed)}] must be bytes, not {type(row).__name__}")
+            row = memoryview(row).tobytes()
+        packed.append(row)
+    return tuple(packed)
+
+
+cdef object check_scale(str name, object scale):
+    if scale is None:
+        return 0
+    if isinstance(scale, bool) or not isinstance(scale, int):
+        raise TypeError(f"{name} must be an int or None, not {type(scale).__name__}")
+    if not 0 <= scale <= MAX_SCALE:
+        raise ValueError(f"{name} must be 0 to {MAX_SCALE}: {scale}")
+    return scale
+
+
+cdef void *hold_column(
+    Columns *columns, list views, str name, object buffer, str kind, str formats, bint *floating
+) except? NULL:
+    """Check a buffer, keep it from moving and return where it starts; NULL for None."""
+    cdef Py_ssize_t items = 1 if floating == NULL else columns.depth
+    cdef Py_ssize_t count
+    if floating != NULL:
+        floating[0] = False
+    if buffer is None:
+        return NULL
+    view = memoryview(buffer)
+    code = view.format.removeprefix("@")
+    if len(code) != 1 or code not in formats or view.itemsize != (2 if code == "H" else 8):
+        raise TypeError(f"{name} must hold {kind}, not items of format {view.format!r}")
+    if view.readonly:
+        raise ValueError(f"{name} is read-only; give a buffer that can be written")
+    if not view.c_contiguous:
+        raise ValueError(f"{name} is not contiguous; give an array in C order, not a slice")
+    count = view.nbytes // view.itemsize
+    if view.ndim != 1 and view.shape != (count // items, items):
+        raise ValueError(f"{name} has the shape {view.shape}, not (rows, {items})")
+    if count % items:
+        raise ValueError(f"{name} has {count} items, no multiple of the depth {items}")
+    if 0 <= columns.room != count // items:
+        raise ValueError(
+            f"{name} has room for {count // items} rows, those before it for {columns.room}"
+        )
+    if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
+        raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
+    columns.room = count // items
+    views.append(view)
+    if floating != NULL:
+        floating[0] = code == "d"
+    return PyMemoryView_GET_BUFFER(view).buf
+
+
+@cython.final
+cdef class ColumnDecoder:
+    """Rows into columns: buffers of the caller's, one row after the other, no object per level.
+
+    A buffer is anything that is writable, contiguous and of the native byte order: a NumPy array
+    made by ``numpy.empty``, an ``array.array``, a memoryview. What is not asked for is left out.
+    All buffers have room for the same number of rows; the four of levels are of shape
+    ``(rows, depth)``, or flat with as many items.
+
+    Prices and quantities are int64 counts of units of ``10**-price_scale`` and
+    ``10**-quantity_scale``, or float64, each the nearest to its decimal as ``float(text)`` is.
+    Of a row with fewer levels than ``depth`` the rest is 0; of one with more the best are kept.
+
+    Args:
+        depth: Levels a side at most, 1 to 65,535.
+        bid_prices: int64 or float64, best first.
+        bid_quantities: int64 or float64.
+        ask_prices: int64 or float64, best first.
+        ask_quantities: int64 or float64.
+        update_ids: uint64.
+        timestamps: int64, Unix seconds.
+        bid_counts: uint16, how many bids the row has; that may be more than ``depth``. 65,535
+            stands for any number from there on.
+        ask_counts: uint16, the same of the asks.
+        price_scale: Decimals of the int64 prices, 0 to 18. None lets them widen: they have as
+            many as the finest price so far needs, trailing zeros aside.
+        quantity_scale: The same of the quantities.
+
+    Raises:
+        TypeError: A column has no buffer, or one of other items.
+        ValueError: A buffer is read-only, scattered, misaligned or of another length; the depth or
+            a scale is out of range; or there is no column at all.
+
+    Lifetime: the buffers are held as long as the decoder is; what lies in them from
+    ``len(decoder)`` rows on is undefined.
+    """
+
+    cdef Columns _columns
+    cdef list _views  # keep the buffers where they are
+    cdef bint _made
+    cdef bint _busy
+
+    def __init__(
+        self,
+        depth=20,
+        *,
+        bid_prices=None,
+        bid_quantities=None,
+        ask_prices=None,
+        ask_quantities=None,
+        update_ids=None,
+        timestamps=None,
+        bid_counts=None,
+        ask_counts=None,
+        price_scale=None,
+        quantity_scale=None,
+    ):
+        cdef Columns columns
+        cdef Column *column
+        cdef list views = []
+        cdef bint floating = False
+        cdef int place
+        memset(&columns, 0, sizeof(Columns))
+        columns.room = -1
+        columns.depth = check_depth(depth)
+        if not 1 <= columns.depth <= MOST_COUNTED:
+            raise ValueError(f"depth must be 1 to {MOST_COUNTED}: {depth}")
+        for place, (name, buffer) in enumerate((
+            ("bid_prices", bid_prices), ("bid_quantities", bid_quantities),
+            ("ask_prices", ask_prices), ("ask_quantities", ask_quantities),
+        )):
+            column = &columns.levels[place]
+            column.start = hold_column(
+                &columns, views, name, buffer, "int64 or float64", "qld", &floating
+            )
+            column.floating = floating
+            set_near(column, 0)
+        columns.update_ids = <uint64_t *>hold_column(
+            &columns, views, "update_ids", update_ids, "uint64", "QL", NULL
+        )
+        columns.timestamps = <int64_t *>hold_column(
+            &columns, views, "timestamps", timestamps, "int64", "ql", NULL
+        )
+        columns.bid_counts = <uint16_t *>hold_column(
+            &columns, views, "bid_counts", bid_counts, "uint16", "H", NULL
+        )
+        columns.ask_counts = <uint16_t *>hold_column(
+            &columns, views, "ask_counts", ask_counts, "uint16", "H", NULL
+        )
+        if not views:
+            raise ValueError("no column is given; pass at least one buffer, such as bid_prices")
+        columns.fixed[PRICES] = price_scale is not None
+        columns.fixed[QUANTITIES] = quantity_scale is not None
+        set_scale(&columns, PRICES, check_scale("price_scale", price_scale))
+        set_scale(&columns, QUANTITIES, check_scale("quantity_scale", quantity_scale))
+        check_fresh(self, self._made)
+        self._columns = columns
+        self._views = views
+        self._made = True
+
+    @property
+    def depth(self):
+        """Levels a side at most."""
+        return self._columns.depth
+
+    @property
+    def capacity(self):
+        """Rows that the buffers have room for."""
+        return self._columns.room
+
+    @property
+    def price_scale(self):
+        """Decimals of the int64 prices that are in the columns."""
+        return self._columns.levels[PRICES].scale
+
+    @property
+    def quantity_scale(self):
+        """Decimals of the int64 quantities that are in the columns."""
+        return self._columns.levels[QUANTITIES].scale
+
+    def __len__(self):
+        return self._columns.count
+
+    def extend(self, rows):
+        """Decode rows, in the array or the map form, behind those that are in the columns.
+
+        When a value needs more decimals than its columns have, all that is in them is brought to
+        the finer scale. A row is in as a whole or not at all: when one is refused, those before
+        it are in, ``len(decoder)`` tells, the scales are as if it had never been there, and
+        ``error.row`` is its index in ``rows``; go on with ``rows[error.row + 1:]``.
+
+        Args:
+            rows: A sequence of rows' bytes; other bytes-like objects are copied first.
+
+        Raises:
+            DecodeError: A row that ``Snapshot.unpack`` would refuse, for the same reason.
+            CapacityError: A value does not fit 64 bits at the scale that its columns have or
+                would need, or is finer than the scale that was given. ``Snapshot.unpack`` reads
+                such a row, and float64 columns take it.
+            ValueError: More rows than there is room for; none is decoded.
+            TypeError: A row is not a bytes-like object; none is decoded.
+            RuntimeError: Another thread is in this call, with this decoder.
+
+        Cost: one pass over the bytes. Other threads run meanwhile, from 128 rows on.
+        """
+        cdef tuple packed = list_packed(rows)
+        cdef Py_ssize_t count = len(packed)
+        cdef Py_ssize_t done = 0
+        cdef Py_ssize_t i
+        cdef Packed *all_packed
+        cdef Columns *columns = &self._columns
+        cdef Trouble trouble
+        memset(&trouble, 0, sizeof(Trouble))
+        if self._busy:
+            raise RuntimeError("another thread uses this decoder; give each thread its own")
+        if count > columns.room - columns.count:
+            raise ValueError(
+                f"{count} rows for columns with room for {columns.room - columns.count} more; "
+                "give them in parts, or clear() in between"
+            )
+        all_packed = <Packed *>PyMem_RawMalloc(<size_t>(count + 1) * sizeof(Packed))
+        if all_packed == NULL:
+            raise MemoryError
+        for i in range(count):
+            all_packed[i].start = <const uint8_t *>PyBytes_AS_STRING(packed[i])
+            all_packed[i].size = PyBytes_GET_SIZE(packed[i])
+        self._busy = True
+        if count >= RELEASE_ROWS:
+            with nogil:
+                done = fill_rows(columns, all_packed, count, &trouble)
+        else:
+            done = fill_rows(columns, all_packed, count, &trouble)
+        self._busy = False
+        PyMem_RawFree(all_packed)
+        if done < count:
+            raise refuse_row(columns, &trouble, done)
+
+    def clear(self):
+        """Start at the first row again; the scales stay as wide as they are.
+
+        Raises:
+            RuntimeError: Another thread is in ``extend``.
+        """
+        if self._busy:
+            raise RuntimeError("another thread uses this decoder; give each thread its own")
+        self._columns.count = 0
+
+    def __repr__(self):
+        return (
+            f"<ColumnDecoder {self._columns.count} of {self._columns.room} rows, depth "
+            f"{self._columns.depth}, scales {self.price_scale} and {self.quantity_scale}>"
         )

@@ -8,7 +8,7 @@
     ├── MessageError           what a venue sent cannot be used
     │   ├── MalformedMessage   not JSON, truncated, too deep, not UTF-8
     │   └── InvalidEvent       JSON, but an id, price or quantity is refused
-    ├── CapacityError          a value is exact but does not fit the book's fixed point
+    ├── CapacityError          a value is exact but does not fit a book's or column's fixed point
     ├── DecodeError            stored bytes are not a row
     ├── SymbolError            a symbol that cannot be part of a key
     ├── QueryError             a time or range that cannot be asked for
@@ -121,23 +121,43 @@ class InvalidEvent(MessageError):
 
 
 class CapacityError(ObframeError):
-    """A price or quantity is well-formed but exceeds what the book can hold exactly."""
+    """A price or quantity is well-formed but exceeds what a book or a column can hold exactly.
 
-    def __init__(self, symbol: str, field: str, value: str, limit: str) -> None:
+    Attributes:
+        symbol: Whose it is; empty for a stored row, which does not say.
+        field: The field, such as ``bids[3].price``.
+        value: The offending text, cut to 80 characters.
+        limit: What it exceeds.
+        row: Its row's index among those to be decoded; None for a message or a book.
+    """
+
+    def __init__(
+        self, symbol: str, field: str, value: str, limit: str, *, row: int | None = None
+    ) -> None:
         self.symbol = symbol
         self.field = field
         self.value = value[:80]
         self.limit = limit
-        super().__init__(f"{symbol}: {field} = {self.value!r} does not fit: {limit}")
+        self.row = row
+        where = symbol if row is None else f"row {row}"
+        super().__init__(f"{where}: {field} = {self.value!r} does not fit: {limit}")
 
 
 class DecodeError(ObframeError):
-    """Stored bytes are not a row; ``offset`` is the byte where decoding failed."""
+    """Stored bytes are not a row.
 
-    def __init__(self, reason: str, offset: int = 0) -> None:
+    Attributes:
+        reason: What is wrong.
+        offset: The byte where decoding failed.
+        row: The row's index among those to be decoded; None when there was one only.
+    """
+
+    def __init__(self, reason: str, offset: int = 0, *, row: int | None = None) -> None:
         self.reason = reason
         self.offset = offset
-        super().__init__(f"cannot decode row at byte {offset}: {reason}")
+        self.row = row
+        which = "row" if row is None else f"row {row}"
+        super().__init__(f"cannot decode {which} at byte {offset}: {reason}")
 
 
 class SymbolError(ObframeError, ValueError):

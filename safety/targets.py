@@ -1,6 +1,7 @@
 """What the fuzzer runs: each target takes bytes and raises when the core disagrees with its oracle.
 
-The oracles are those of ``tests/properties``; none shares code with the core.
+The oracles are those of ``tests/properties``; none shares code with the core, but that columns are
+compared with what ``Snapshot.unpack`` reads, which has a target of its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/properties"))
 
+import test_core_columns as columns
 import test_core_parse as events
 import test_core_snapshot as rows
 
@@ -72,6 +74,12 @@ def judge_snapshot(data: bytes) -> tuple[int, list[Level], list[Level]] | str:
 def check_row(data: bytes) -> None:
     """Decode a stored row."""
     rows.assert_judged_alike(data)
+
+
+def check_columns(data: bytes) -> None:
+    """Decode rows, parted by a byte that no row has; the first byte says how deep and how many."""
+    shape = data[0] if data else 0
+    columns.assert_judged_alike(data[1:].split(b"\xc1"), 1 + shape % 4, 1 + shape // 4 % 4)
 
 
 def check_book(data: bytes) -> None:
@@ -178,6 +186,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "update": check_update,
     "snapshot": check_snapshot,
     "row": check_row,
+    "columns": check_columns,
     "book": check_book,
 }
 
@@ -196,4 +205,14 @@ TOKENS: dict[str, list[bytes]] = {
     ],
     "book": [bytes([op]) for op in (0, 1, 2, 3, 63, 64, 128, 243, 245, 249, 250, 251, 255)],
 }
+TOKENS["columns"] = [
+    *TOKENS["row"],
+    b"\x92",
+    b"\xa3",
+    b"\xaa",
+    b".",
+    b"1",
+    b"00000000",
+    b"12345678",
+]
 TOKENS["snapshot"] = [*TOKENS["update"], b'"lastUpdateId"', b'"bids"', b'"asks"']

@@ -5,12 +5,20 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
-from obframe._core import OrderBook, parse_depth_snapshot, parse_depth_update
+from obframe._core import (
+    ColumnDecoder,
+    OrderBook,
+    Snapshot,
+    parse_depth_snapshot,
+    parse_depth_update,
+)
 from obframe.testing.reference import ReferenceBook
 
 FULL_DEPTH_EVERY = 500
@@ -58,6 +66,7 @@ def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: C
     waiting: list[bytes] = []
     loaded = False
     messages = changes = applied = crossed = 0
+    rows: list[bytes] = []
     best: dict[int, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {}
     tickers: dict[int, dict[str, Any]] = {}
 
@@ -81,7 +90,8 @@ def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: C
         reference.apply(event["u"], bids, asks)
         applied += 1
         crossed += book.crossed
-        assert book.snapshot(applied).pack() == reference.pack(applied)
+        rows.append(book.snapshot(applied).pack())
+        assert rows[-1] == reference.pack(applied)
         if applied % FULL_DEPTH_EVERY == 0:
             assert update.bids == bids
             assert update.asks == asks
@@ -131,3 +141,23 @@ def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: C
             assert asks == [(ticker["a"], ticker["A"])]
             checked += 1
     assert checked == capture.best_checked
+    assert_same_in_columns(rows)
+
+
+def assert_same_in_columns(rows: list[bytes]) -> None:
+    """Decode the rows to integers and to doubles, and compare both with the rows' decimals."""
+    shape = (4, len(rows), 20)
+    units, doubles = np.empty(shape, np.int64), np.empty(shape, np.float64)
+    names = ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
+    decoder = ColumnDecoder(20, **dict(zip(names, units, strict=True)))
+    decoder.extend(rows)
+    ColumnDecoder(20, **dict(zip(names, doubles, strict=True))).extend(rows)
+    scales = (decoder.price_scale, decoder.quantity_scale)
+    for at, row in enumerate(rows):
+        snapshot = Snapshot.unpack(row)
+        for side, levels in enumerate((snapshot.bids, snapshot.asks)):
+            for kind, scale in enumerate(scales):
+                texts = [level[kind] for level in levels]
+                expected = [int(Decimal(text).scaleb(scale)) for text in texts]
+                assert units[2 * side + kind, at].tolist() == expected
+                assert doubles[2 * side + kind, at].tolist() == [float(text) for text in texts]
