@@ -384,4 +384,109 @@ static inline const uint8_t *obf_read_levels(
 #endif
     return p;
 }
+
+/* Of what size the units of a column are that obf_read_units counts. */
+typedef struct {
+    int scale;  /* 10**-scale, 0 to 8 */
+    int bits;  /* eight for each of its decimals */
+    uint64_t odd;  /* bits that are off in decimals that fit it, '0' to '9' taken as 0 to 9 */
+} obf_units;
+
+static inline void obf_set_units(obf_units *units, int scale)
+{
+    units->scale = scale;
+    units->bits = 8 * scale;
+    units->odd = 0x8080808080808080u;
+    if (scale < 8)
+        units->odd |= ~(uint64_t)0 << units->bits;
+}
+
+/* Read a MessagePack text of digits, at most 11, and decimals, at most 8 or none, as a count of
+   units. Return what follows, or NULL when it is another text or does not fit: then it is
+   judged the long way. p lies before end; of what lies behind end nothing is read. */
+static inline const uint8_t *obf_read_units(
+    const uint8_t *p, const uint8_t *end, const obf_units *units, uint64_t *count)
+{
+    size_t size = (uint8_t)(*p - 0xA0);
+    size_t n, m;
+#if OBF_SWAR
+    const uint64_t zeros = 0x3030303030303030u, tops = 0x8080808080808080u;
+    const uint64_t above = 0x7676767676767676u;  /* adding it to 10 and more sets the top bit */
+    uint64_t x, odd, whole;
+    unsigned int bits;
+    if (size > 20 || (size_t)(end - p) < size + 9)
+        return NULL;
+    p++;
+    memcpy(&x, p, 8);
+    x ^= zeros;
+    odd = ((x + above) | x) & tops;
+    if (odd & 0x80)
+        return NULL;
+    if (__builtin_expect(odd == 0, 0)) {
+        if (size < 8)
+            return NULL;
+        n = 8 + obf_read8(p + 8, &whole);
+        if (n > 11)
+            return NULL;
+        whole += obf_sum8(x) * obf_pow10[n - 8];
+        bits = 128;
+    }
+    else {
+        bits = __builtin_ctzll(odd) - 7;
+        n = bits >> 3;
+        x <<= -bits & 63;
+        whole = 0;
+    }
+    m = size - n - 1;
+    if (__builtin_expect(n >= size, 0)) {
+        if (n > size)
+            return NULL;
+        odd = 0;
+    }
+    else {
+        if (p[n] != '.' || m - 1 > 7)
+            return NULL;
+        memcpy(&odd, p + n + 1, 8);
+        odd = (odd ^ zeros) & (~(uint64_t)0 >> (-8 * m & 63));
+        if ((((odd + above) & tops) | odd) & units->odd)
+            return NULL;
+    }
+    odd <<= -units->bits & 63;
+    if (bits + units->bits <= 64)
+        *count = obf_sum8(x >> (units->bits & 63) | odd);
+    else {
+        if (bits < 64)
+            whole = obf_sum8(x);
+        whole = whole * obf_pow10[units->scale] + obf_sum8(odd);
+        if (whole >> 63)
+            return NULL;
+        *count = whole;
+    }
+    return p + size;
+#else
+    uint64_t value = 0;
+    if (size > 20 || (size_t)(end - p) <= size)
+        return NULL;
+    p++;
+    for (n = 0; n < size && p[n] >= '0' && p[n] <= '9'; n++) {
+        if (n == 11)
+            return NULL;
+        value = value * 10 + (p[n] - '0');
+    }
+    if (n == 0 || (n < size && (p[n] != '.' || size - n < 2 || size - n > 9)))
+        return NULL;
+    for (m = 1; m <= 8; m++) {
+        int digit = n + m < size ? p[n + m] - '0' : 0;
+        if (digit < 0 || digit > 9 || (digit != 0 && (int)m > units->scale))
+            return NULL;
+        if ((int)m <= units->scale)
+            value = value * 10 + (uint64_t)digit;
+    }
+    if (value >> 63)
+        return NULL;
+    *count = value;
+    return p + size;
+#endif
+}
+
 #endif
