@@ -28,6 +28,12 @@ typedef struct {
 #define OBF_SWAR 0
 #endif
 
+#ifdef Py_GIL_DISABLED
+#define OBF_FREE_THREADED 1
+#else
+#define OBF_FREE_THREADED 0
+#endif
+
 #if OBF_SWAR && defined(__x86_64__) && defined(__GNUC__)
 #define OBF_AVX2 1
 #include <immintrin.h>

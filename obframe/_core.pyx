@@ -42,6 +42,7 @@ cdef extern from "_core.h":
         const uint8_t *start
         const uint8_t *end
     const bint OBF_SIMD "obf_simd"
+    const bint FREE_THREADED "OBF_FREE_THREADED"
     void obf_choose(bint)
     const uint8_t *obf_read_levels(
         Quotes *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t, Py_ssize_t *
@@ -62,9 +63,11 @@ cdef extern from "_core.h":
 
 cdef extern from "Python.h":
     void *PyMem_RawMalloc(size_t) noexcept nogil
+    void *PyMem_RawCalloc(size_t, size_t) noexcept nogil
     void *PyMem_RawRealloc(void *, size_t) noexcept nogil
     void PyMem_RawFree(void *) noexcept nogil
     bint PyUnicode_IS_ASCII(object)
+    bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -87,6 +90,8 @@ cdef enum:
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
     SHORT_TEXT = 48  # bytes of a level's text that are copied at once
     LEAST_KEPT = 4096
+    KNOWN_TEXTS = 4096
+    LONGEST_KNOWN = 32  # bytes
 
 # What can be wrong with a value. Codes from CAPACITY_PRICE on are CapacityErrors.
 cdef enum:
@@ -167,10 +172,10 @@ cdef struct Changes:
     Py_ssize_t count
     Py_ssize_t room
     bint borrowed  # the memory belongs to another
+    bint wide  # a quantity may have any of the bits 64..95
 
-cdef packed struct Rest:  # a level of a book, without its key
+cdef packed struct Rest:  # a level of a book, without its key and what Side.highs has of it
     uint64_t low
-    uint32_t high
     uint16_t form
 
 cdef struct Top:  # the best levels as they were packed last
@@ -187,6 +192,7 @@ cdef struct Side:
     uint64_t *fine  # the key of every 16th slot
     uint64_t *live  # a bit a slot: a level, not a hole
     Rest *rests
+    uint32_t *highs  # bits 64..95 of the quantities; NULL as long as none is set
     Py_ssize_t count  # levels
     Py_ssize_t end  # slots up to the best level
     Py_ssize_t room  # slots, a multiple of 64
@@ -405,6 +411,8 @@ cdef void free_changes(Changes *changes) noexcept nogil:
 cdef int settle_changes(Changes *bids, Changes *asks) noexcept nogil:
     """Move both sides into one block of their own, which the bids own."""
     cdef Py_ssize_t count = bids.count + asks.count
+    cdef bint wide_bids = bids.wide
+    cdef bint wide_asks = asks.wide
     cdef Change *items
     if count == 0:
         free_changes(bids)
@@ -422,12 +430,14 @@ cdef int settle_changes(Changes *bids, Changes *asks) noexcept nogil:
     bids.items = items
     bids.count = count
     bids.room = count
+    bids.wide = wide_bids
     count = asks.count
     free_changes(asks)
     asks.items = items + bids.count
     asks.count = count
     asks.room = count
     asks.borrowed = True
+    asks.wide = wide_asks
     return OK
 
 
@@ -459,6 +469,7 @@ cdef int add_quantity(Changes *changes, u128 mantissa, int decimals) noexcept no
         return CAPACITY_QUANTITY
     change.low = <uint64_t>mantissa
     change.high = <uint32_t>(mantissa >> 64)
+    changes.wide = changes.wide or change.high != 0
     change.form = <uint16_t>(
         change.form | (decimals << 5) | (<unsigned int>(mantissa >> 96) << 10)
     )
@@ -1401,12 +1412,49 @@ cdef str show(const uint8_t *start, Py_ssize_t size):
     return PyUnicode_DecodeUTF8(<const char *>start + quoted, size, "replace")[:80]
 
 
+cdef list KNOWN = [""] * KNOWN_TEXTS
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+cdef str know_text(Span span):
+    """Decode a short text, or return the one that was decoded before: symbols come ever again.
+
+    The same object each time has its hash at hand, and is equal to itself at a glance.
+    """
+    cdef uint64_t head = 0
+    cdef uint64_t tail = 0
+    cdef Py_ssize_t at
+    cdef str known
+    if FREE_THREADED:  # what threads share would have to be guarded
+        return PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
+    if span.size >= 8:
+        memcpy(&head, span.start, 8)
+        memcpy(&tail, span.start + span.size - 8, 8)
+    else:
+        memcpy(&head, span.start, <size_t>span.size)
+    head = (head ^ tail << 1 ^ <uint64_t>span.size) * 0x9E3779B97F4A7C15u
+    at = <Py_ssize_t>(head >> (64 - 12))
+    known = <str>KNOWN[at]
+    if (
+        PyUnicode_IS_COMPACT_ASCII(known)
+        and PyUnicode_GET_LENGTH(known) == span.size
+        and memcmp(PyUnicode_DATA(known), span.start, <size_t>span.size) == 0
+    ):
+        return known
+    known = PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
+    KNOWN[at] = known
+    return known
+
+
 cdef str read_span(Span span):
     """Decode a string's inside; None when there is none, or it is not Unicode."""
     cdef bytes plain
     cdef Py_ssize_t size
     if span.start == NULL:
         return None
+    if not span.escaped and 0 < span.size <= LONGEST_KNOWN:
+        return know_text(span)
     if not span.escaped:
         return PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
     plain = PyBytes_FromStringAndSize(NULL, span.size + 4)
@@ -1834,6 +1882,21 @@ cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
     return update
 
 
+cdef inline int open_bytes(object data, Py_buffer *view) except -1:
+    """Look into bytes, which need no lock, or into what has the buffer protocol."""
+    if type(data) is bytes:
+        view.itemsize = 0  # nothing to give back
+        view.buf = PyBytes_AS_STRING(data)
+        view.len = PyBytes_GET_SIZE(data)
+        return 0
+    return PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+
+
+cdef inline void close_bytes(Py_buffer *view):
+    if view.itemsize != 0:
+        PyBuffer_Release(view)
+
+
 def parse_depth_update(data, bint futures=False):
     """Parse one ``depthUpdate`` event of Binance, raw or in the combined stream's wrapper.
 
@@ -1865,7 +1928,7 @@ def parse_depth_update(data, bint futures=False):
     memset(&inner, 0, sizeof(Event))
     outer.scale = BASE_SCALE
     inner.scale = BASE_SCALE
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    open_bytes(data, &view)
     try:
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
@@ -1896,7 +1959,7 @@ def parse_depth_update(data, bint futures=False):
         free_changes(&outer.asks)
         free_changes(&inner.bids)
         free_changes(&inner.asks)
-        PyBuffer_Release(&view)
+        close_bytes(&view)
 
 
 def parse_depth_snapshot(data, str symbol not None, limit=0):
@@ -1966,6 +2029,7 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
 
 cdef void free_side(Side *side) noexcept nogil:
     PyMem_RawFree(side.keys)  # one allocation holds the keys, and the rest behind them
+    PyMem_RawFree(side.highs)
     PyMem_RawFree(side.top)
     memset(side, 0, sizeof(Side))
 
@@ -1975,16 +2039,32 @@ cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
     return room * <Py_ssize_t>(sizeof(uint64_t) + sizeof(Rest)) + room // BLOCK * 16 + room // 2
 
 
+cdef Py_ssize_t sizeof_side(Side *side) noexcept nogil:
+    return (
+        sizeof_slots(side.room)
+        + (side.room * <Py_ssize_t>sizeof(uint32_t) if side.highs != NULL else 0)
+        + (<Py_ssize_t>sizeof(Top) if side.top != NULL else 0)
+    )
+
+
 cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
     return side.live[at >> 6] >> (at & 63) & 1
 
 
-cdef int allocate_slots(Side *side, Py_ssize_t room) noexcept nogil:
+cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
     cdef Py_ssize_t blocks = room // BLOCK
-    cdef uint64_t *keys = <uint64_t *>PyMem_RawMalloc(<size_t>sizeof_slots(room))
+    cdef uint32_t *highs = NULL
+    cdef uint64_t *keys
+    if wide:
+        highs = <uint32_t *>PyMem_RawCalloc(<size_t>room, sizeof(uint32_t))
+        if highs == NULL:
+            return NO_MEMORY
+    keys = <uint64_t *>PyMem_RawMalloc(<size_t>sizeof_slots(room))
     if keys == NULL:
+        PyMem_RawFree(highs)
         return NO_MEMORY
+    side.highs = highs
     side.keys = keys
     side.index = keys + room
     side.fine = side.index + blocks
@@ -2008,11 +2088,11 @@ cdef inline void index_slots(Side *side, Py_ssize_t first, Py_ssize_t last) noex
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
-    """Return the room for ``count`` levels: some 6 % to grow, for memory is what many books cost.
+    """Return the room for ``count`` levels: a fourth more, so that a hole is always near.
 
-    A small one gets more: books grow much in their first minutes.
+    A small book gets more: books grow much in their first minutes.
     """
-    cdef Py_ssize_t more = max(count >> 4, min(count >> 1, <Py_ssize_t>320))
+    cdef Py_ssize_t more = max(count >> 2, min(count >> 1, <Py_ssize_t>320))
     return (count + more + BLOCK - 1 + 8) & ~<Py_ssize_t>(BLOCK - 1)
 
 
@@ -2031,10 +2111,10 @@ cdef inline Py_ssize_t last_live(Side *side, Py_ssize_t before) noexcept nogil:
     return (word << 6) + 63 - __builtin_clzll(bits)
 
 
-cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogil:
+cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) noexcept nogil:
     """Move the best ``keep`` levels to new memory, with holes spread evenly among them.
 
-    Changes nothing when it fails.
+    ``wide`` makes room for quantities above 64 bits too. Changes nothing when it fails.
     """
     cdef Side fresh = side[0]
     cdef Py_ssize_t from_ = side.end
@@ -2042,10 +2122,10 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogi
     cdef Py_ssize_t i
     cdef Py_ssize_t holes
     cdef Py_ssize_t due
-    if allocate_slots(&fresh, room) != OK:
+    if allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
     # A fourth of the unused slots stays at the end, where new best prices come.
-    holes = min((room - keep) - ((room - keep) >> 2), keep >> 3)
+    holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
     fresh.end = keep + holes
     at = fresh.end
     due = keep >> 1  # so that no hole comes below the last level
@@ -2055,6 +2135,8 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogi
         at -= 1
         fresh.keys[at] = side.keys[from_]
         fresh.rests[at] = side.rests[from_]
+        if side.highs != NULL:
+            fresh.highs[at] = side.highs[from_]
         fresh.live[at >> 6] |= <uint64_t>1 << (at & 63)
         i -= 1
         due += holes
@@ -2066,6 +2148,7 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room) noexcept nogi
     index_slots(&fresh, 0, room - 1)
     fresh.count = keep
     PyMem_RawFree(side.keys)
+    PyMem_RawFree(side.highs)
     side[0] = fresh
     return OK
 
@@ -2106,6 +2189,8 @@ cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t fl
     cdef Py_ssize_t more = changes.count
     cdef uint64_t key
     cdef Change *change
+    if changes.wide and side.highs == NULL:
+        return spread_side(side, side.count, padded(side.count + more), True)
     if side.count + more <= side.room:
         return OK
     if more > BLOCK:
@@ -2122,7 +2207,29 @@ cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t fl
             more += 1
         if side.count + more <= side.room:
             return OK
-    return spread_side(side, side.count, padded(side.count + more))
+    return spread_side(side, side.count, padded(side.count + more), False)
+
+
+cdef inline void move_slots(
+    Side *side, Py_ssize_t to, Py_ssize_t from_, Py_ssize_t count
+) noexcept nogil:
+    memmove(side.keys + to, side.keys + from_, <size_t>count * sizeof(uint64_t))
+    memmove(side.rests + to, side.rests + from_, <size_t>count * sizeof(Rest))
+    if side.highs != NULL:
+        memmove(side.highs + to, side.highs + from_, <size_t>count * sizeof(uint32_t))
+    side.moved += count
+
+
+cdef inline uint32_t high_of(Side *side, Py_ssize_t at) noexcept nogil:
+    return 0 if side.highs == NULL else side.highs[at]
+
+
+cdef inline void put_quantity(Side *side, Py_ssize_t at, Change *change) noexcept nogil:
+    cdef Rest *rest = &side.rests[at]
+    rest.low = change.low
+    rest.form = change.form
+    if side.highs != NULL:
+        side.highs[at] = change.high
 
 
 cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogil:
@@ -2164,9 +2271,7 @@ cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogi
             if right == side.room or at - left < right - at:
                 at -= 1
                 i = at - left
-                memmove(side.keys + left, side.keys + left + 1, <size_t>i * sizeof(uint64_t))
-                memmove(side.rests + left, side.rests + left + 1, <size_t>i * sizeof(Rest))
-                side.moved += i
+                move_slots(side, left, left + 1, i)
             else:
                 left = -1
     if left >= 0:
@@ -2176,9 +2281,7 @@ cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogi
         return at
     i = right - at
     if i:
-        memmove(side.keys + at + 1, side.keys + at, <size_t>i * sizeof(uint64_t))
-        memmove(side.rests + at + 1, side.rests + at, <size_t>i * sizeof(Rest))
-        side.moved += i
+        move_slots(side, at + 1, at, i)
     side.keys[at] = key
     live[right >> 6] |= <uint64_t>1 << (right & 63)
     if right >= side.end:
@@ -2265,7 +2368,10 @@ cdef inline void search_slots(Batch *batch) noexcept nogil:
 
 
 cdef inline void change_slots(Batch *batch) noexcept nogil:
-    """Apply the changes that were searched for. What an inserted one moves is searched anew."""
+    """Apply the changes that were searched for.
+
+    One that is inserted moves others by a slot at most: those are found again beside.
+    """
     cdef Side *side = batch.side
     cdef uint64_t *keys = side.keys
     cdef uint64_t *live = side.live
@@ -2276,12 +2382,14 @@ cdef inline void change_slots(Batch *batch) noexcept nogil:
     cdef uint64_t now
     cdef uint64_t was
     cdef bint moved = False
-    cdef Rest *rest
     for i in range(batch.size):
         key = batch.keys[i]
         at = batch.slots[i]
-        if moved and ((at > 0 and keys[at - 1] >= key) or (at < side.room and keys[at] < key)):
-            at = find_slot(side, key)
+        if moved:
+            while at < side.room and keys[at] < key:
+                at += 1
+            while at > 0 and keys[at - 1] >= key:
+                at -= 1
         now = not is_zero(change[i].low, change[i].high, change[i].form)
         if at < side.end and keys[at] == key:
             was = live[at >> 6] >> (at & 63) & 1
@@ -2295,10 +2403,7 @@ cdef inline void change_slots(Batch *batch) noexcept nogil:
         else:
             batch.unknown += 1
             continue
-        rest = &side.rests[at]
-        rest.low = change[i].low
-        rest.high = change[i].high
-        rest.form = change[i].form
+        put_quantity(side, at, &change[i])
 
 
 cdef inline Py_ssize_t end_batch(Batch *batch) noexcept nogil:
@@ -2360,7 +2465,7 @@ cdef void tend_side(Side *side) noexcept nogil:
     elif side.room <= 2 * side.count + 256 and side.moved <= 8 * side.room:
         return
     side.moved = 0
-    if spread_side(side, keep, padded(keep)) == OK:
+    if spread_side(side, keep, padded(keep), False) == OK:
         side.edge = edge
 
 
@@ -2401,7 +2506,6 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
     cdef Py_ssize_t i
     cdef uint64_t key
     cdef Change *change
-    cdef Rest *rest
     cdef bint sorted_ = True
     memset(side, 0, sizeof(Side))
     if changes.count == 0:
@@ -2409,7 +2513,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
     ranks = <Rank *>PyMem_RawMalloc(<size_t>changes.count * sizeof(Rank))
     if ranks == NULL:
         return NO_MEMORY
-    if allocate_slots(side, padded(changes.count)) != OK:
+    if allocate_slots(side, padded(changes.count), changes.wide) != OK:
         PyMem_RawFree(ranks)
         return NO_MEMORY
     for i in range(changes.count):  # venues give the best first: turn that round
@@ -2431,15 +2535,12 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
             continue
         side.keys[side.count] = key
         side.live[side.count >> 6] |= <uint64_t>1 << (side.count & 63)
-        rest = &side.rests[side.count]
-        rest.low = change.low
-        rest.high = change.high
-        rest.form = change.form
+        put_quantity(side, side.count, change)
         side.count += 1
     side.end = side.count
     index_slots(side, 0, side.room - 1)
     PyMem_RawFree(ranks)
-    spread_side(side, side.count, padded(side.count))  # failing leaves it dense, no more
+    spread_side(side, side.count, padded(side.count), False)  # failing leaves it dense, no more
     return OK
 
 
@@ -2463,6 +2564,8 @@ cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
         if is_live(side, at):
             side.keys[to] = ((side.keys[at] ^ flip) * factor) ^ flip
             side.rests[to] = side.rests[at]
+            if side.highs != NULL:
+                side.highs[to] = side.highs[at]
             to += 1
     side.end = to
     for at in range(side.room // BLOCK):
@@ -2565,9 +2668,7 @@ cdef class OrderBook:
     def nbytes(self):
         """Bytes of memory that the book holds, its unused room included."""
         return (
-            sizeof_book() + sizeof_slots(self._bids.room) + sizeof_slots(self._asks.room)
-            + (<Py_ssize_t>sizeof(Top) if self._bids.top != NULL else 0)
-            + (<Py_ssize_t>sizeof(Top) if self._asks.top != NULL else 0)
+            sizeof_book() + sizeof_side(&self._bids) + sizeof_side(&self._asks)
         )
 
     def load(self, DepthSnapshot snapshot not None):
@@ -2720,28 +2821,30 @@ cdef class OrderBook:
         cdef int scale = self._scale
         cdef Py_ssize_t at = side.end
         cdef Py_ssize_t i
-        cdef uint64_t *keys
-        cdef Rest *rests
+        cdef Change *copies
         cdef list levels = []
         if count == 0:
             return levels
         # A copy: making objects may start the garbage collector, and with it any code at all,
         # which may change this book.
-        keys = <uint64_t *>PyMem_RawMalloc(<size_t>count * (sizeof(uint64_t) + sizeof(Rest)))
-        if keys == NULL:
+        copies = <Change *>PyMem_RawMalloc(<size_t>count * sizeof(Change))
+        if copies == NULL:
             raise MemoryError
-        rests = <Rest *>(keys + count)
         for i in range(count):
             at = last_live(side, at)
-            keys[i] = side.keys[at]
-            rests[i] = side.rests[at]
+            copies[i].price = side.keys[at] ^ flip
+            copies[i].low = side.rests[at].low
+            copies[i].high = high_of(side, at)
+            copies[i].form = side.rests[at].form
         try:
             for i in range(count):
                 levels.append(
-                    make_level(keys[i] ^ flip, scale, rests[i].low, rests[i].high, rests[i].form)
+                    make_level(
+                        copies[i].price, scale, copies[i].low, copies[i].high, copies[i].form
+                    )
                 )
         finally:
-            PyMem_RawFree(keys)
+            PyMem_RawFree(copies)
         return levels
 
     def snapshot(self, timestamp, depth=20):
@@ -2872,12 +2975,13 @@ cdef inline uint8_t *close_text(uint8_t *p, Py_ssize_t size) noexcept nogil:
 
 
 cdef inline uint8_t *write_level(
-    uint8_t *p, uint64_t key, Rest *rest, int scale, uint64_t flip
+    uint8_t *p, Side *side, Py_ssize_t at, int scale, uint64_t flip
 ) noexcept nogil:
+    cdef Rest *rest = &side.rests[at]
     p[0] = 0x92
     p += 1
-    p = close_text(p, write_price(p + 1, key ^ flip, scale, rest.form))
-    return close_text(p, write_quantity(p + 1, rest.low, rest.high, rest.form))
+    p = close_text(p, write_price(p + 1, side.keys[at] ^ flip, scale, rest.form))
+    return close_text(p, write_quantity(p + 1, rest.low, high_of(side, at), rest.form))
 
 
 cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
@@ -2912,12 +3016,12 @@ cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nog
         places[i] = <uint16_t>(p - text)
         while old < top.count and top.keys[old] > key:
             old += 1
-        if old == top.count or top.keys[old] != key:
-            p = write_level(p, key, rest, scale, flip)
+        if old == top.count or top.keys[old] != key or side.highs != NULL:
+            p = write_level(p, side, at, scale, flip)
             continue
         known = top.text + top.at[old]
         was = &top.rests[old]
-        if was.low == rest.low and was.high == rest.high and was.form == rest.form:
+        if was.low == rest.low and was.form == rest.form:
             size = top.at[old + 1] - top.at[old]
             memcpy(p, known, SHORT_TEXT)
             if size > SHORT_TEXT:
@@ -2927,9 +3031,9 @@ cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nog
             # The price is as it was: its text has one byte before it.
             memcpy(p, known, 2 + 32)
             p += 2 + (known[1] & 31)
-            p = close_text(p, write_quantity(p + 1, rest.low, rest.high, rest.form))
+            p = close_text(p, write_quantity(p + 1, rest.low, 0, rest.form))
         else:
-            p = write_level(p, key, rest, scale, flip)
+            p = write_level(p, side, at, scale, flip)
         old += 1
     places[count] = <uint16_t>(p - text)
     top.count = count
@@ -2958,7 +3062,7 @@ cdef uint8_t *write_best(
         return p + side.top.at[count]
     for i in range(count):
         at = last_live(side, at)
-        p = write_level(p, side.keys[at], &side.rests[at], scale, flip)
+        p = write_level(p, side, at, scale, flip)
     return p
 
 

@@ -22,12 +22,12 @@ class Obframe(Peer):
 
     def open(self) -> None:
         self.book = self.library.OrderBook("BTCUSDT")
+        # Names at hand, as any loop over messages would have them.
+        parse, apply, futures = self.parse, self.book.apply, self.futures
+        self.apply = lambda raw: apply(parse(raw, futures))  # type: ignore[method-assign]
 
     def load(self, snapshot: bytes) -> None:
         self.book.load(self.library.parse_depth_snapshot(snapshot, "BTCUSDT"))
-
-    def apply(self, raw: bytes) -> None:
-        self.book.apply(self.parse(raw, self.futures))
 
     def best(self) -> Any:
         return self.book.bids(1)[0], self.book.asks(1)[0]
@@ -44,8 +44,10 @@ class ObframeParse(Obframe):
     works = "b"
     note = "No book: the part of obframe's time that is parsing."
 
-    def apply(self, raw: bytes) -> None:
-        self.parse(raw, self.futures)
+    def open(self) -> None:
+        super().open()
+        parse, futures = self.parse, self.futures
+        self.apply = lambda raw: parse(raw, futures)  # type: ignore[method-assign]
 
 
 class Loads(Peer):
