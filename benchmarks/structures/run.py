@@ -1,0 +1,249 @@
+"""Measures structures for a side of a book on the same operations; see docs/decisions/0005.
+
+Run by ``make bench-structures``. First all structures are compared with each other and with the
+core, level by level; then they take turns, a chunk of messages each, in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from operations import (
+    Feed,
+    follow_core,
+    make_sized,
+    make_synthetic,
+    make_traps,
+    read_capture,
+    write_operations,
+)
+
+HERE = Path(__file__).resolve().parent
+REFERENCE = "flat"
+DENSE_GAPS = (1, 1, 1, 2, 3, 8)
+SPARSE_GAPS = range(1, 400)
+
+
+class Disagreement(Exception):
+    """Structures hold other levels than they should."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done; the numbers of books, and of chunks for each.
+
+    Attributes:
+        messages: Of each stream, at most.
+        every: Messages between two comparisons.
+        books: Numbers of books in turn beside one.
+        rounds: Runs of the program; books are loaded anew in each.
+    """
+
+    messages: int = 3_000
+    every: int = 100
+    books: tuple[int, ...] = (150, 500, 2_000)
+    rounds: int = 3
+
+
+QUICK = Plan(messages=300, every=50, books=(20,), rounds=1)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Nanoseconds a change and for the best 20 levels of both sides; and both beside the reference."""
+
+    apply: float
+    top: float
+    apply_ratio: float
+    top_ratio: float
+
+
+def compile_program(folder: Path, *flags: str) -> Path:
+    """Compile the structures.
+
+    Raises:
+        RuntimeError: There is no C compiler, or it fails.
+    """
+    compiler = os.environ.get("CC", "cc")
+    if shutil.which(compiler) is None:
+        raise RuntimeError(f'there is no C compiler "{compiler}"; on Debian: apt-get install gcc')
+    program = folder / "structures"
+    command = [compiler, "-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", *flags, "-o", str(program)]
+    command += map(str, sorted(HERE.glob("*.c")))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the structures do not compile:\n{done.stderr}")
+    return program
+
+
+def run_program(program: Path, *arguments: object) -> list[list[str]]:
+    """Run the program; return its lines, split.
+
+    Raises:
+        Disagreement: It found structures to differ.
+        RuntimeError: It failed otherwise.
+    """
+    command = [str(program), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        error = Disagreement if "differs" in done.stderr or "counts" in done.stderr else RuntimeError
+        raise error(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+def check(program: Path, feed: Feed, stream: Path, every: int, out: Path) -> list[str]:
+    """Compare all structures with each other and with the core; return their names.
+
+    Raises:
+        Disagreement: Any holds a level that another does not.
+    """
+    names = [name for name, _ in run_program(program, "check", stream, every, out)]
+    with out.open("rb") as file:
+        for number, wanted in enumerate(follow_core(feed, every)):
+            if file.read(len(wanted)) != wanted:
+                raise Disagreement(
+                    f"{feed.name}: the structures differ from the core at comparison {number}"
+                )
+        if file.read(1):
+            raise Disagreement(f"{feed.name}: more was written than the core holds")
+    return names
+
+
+def measure(program: Path, stream: Path, names: Sequence[str], rounds: int, *plan: int) -> dict[str, Figure]:
+    """Return the medians over all chunks, ratios being those within a chunk's turn."""
+    applies: defaultdict[str, list[float]] = defaultdict(list)
+    tops: defaultdict[str, list[float]] = defaultdict(list)
+    asked = "/".join(["", *names, ""]) if names else ""
+    for _ in range(rounds):
+        *lines, last = run_program(program, "time", stream, asked, *plan)
+        scale = float(last[1])
+        for name, _, changes, messages, applying, reading in lines:
+            applies[name].append(int(applying) * scale / int(changes))
+            tops[name].append(int(reading) * scale / int(messages))
+    return {
+        name: Figure(
+            statistics.median(applies[name]),
+            statistics.median(tops[name]),
+            statistics.median(a / b for a, b in zip(applies[REFERENCE], applies[name], strict=True)),
+            statistics.median(a / b for a, b in zip(tops[REFERENCE], tops[name], strict=True)),
+        )
+        for name in applies
+    }
+
+
+def show_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print(f"| {' | '.join(head)} |")
+    print("|---" * len(head) + "|")
+    for row in rows:
+        print(f"| {' | '.join(row)} |")
+    print(flush=True)
+
+
+def read_feeds(messages: int) -> list[Feed]:
+    """Return the streams that can be had, and say why others cannot."""
+    feeds = [make_synthetic(messages)]
+    for market in ("spot", "usdm"):
+        try:
+            feeds.append(read_capture(market, messages))
+        except FileNotFoundError as error:
+            print(f"{market} is left out: {error}", file=sys.stderr)
+    return feeds
+
+
+def describe() -> str:
+    """Return the machine and the compiler."""
+    model = platform.machine()
+    if (cpu := Path("/proc/cpuinfo")).exists():
+        lines = cpu.read_text().splitlines()
+        model = next((x.partition(":")[2].strip() for x in lines if "model name" in x), model)
+    compiler = os.environ.get("CC", "cc")
+    version = subprocess.check_output([compiler, "--version"], text=True).splitlines()[0]
+    return f"{model}, {os.cpu_count()} cores, {version}"
+
+
+def choose_chunks(books: int, messages: int) -> tuple[int, int, int, int]:
+    """Return messages of wear, untimed and timed sweeps of a chunk, and chunks."""
+    if books == 1:
+        timed = min(300, messages // 4)
+        return 0, timed // 10, timed, (messages // (timed + timed // 10))
+    if books <= 200:
+        return min(200, messages // 8), 1, 4, 12 if messages >= 1_000 else 2
+    return min(200, messages // 8), 1, 3, 6 if books <= 600 else 3
+
+
+def main() -> int:
+    """Check, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few hundred messages, one round")
+    parser.add_argument("--only", default="", help="names of structures, with commas between")
+    parser.add_argument("--books", default="", help="numbers of books in turn, with commas between")
+    parser.add_argument("--portable", action="store_true", help="compile without AVX2")
+    parser.add_argument("--rounds", type=int)
+    options = parser.parse_args()
+    plan = QUICK if options.quick else Plan()
+    rounds = options.rounds or plan.rounds
+    names = options.only.split(",") if options.only else []
+    many = tuple(map(int, options.books.split(","))) if options.books else plan.books
+    flags = ["-DSTRUCTURES_PORTABLE"] if options.portable else []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        program = compile_program(folder, *flags)
+        feeds = read_feeds(plan.messages)
+        dense = make_sized("5,000 levels a side", DENSE_GAPS, 300 if options.quick else 1_000)
+        sparse = make_sized("sparse", SPARSE_GAPS, 300 if options.quick else 1_000)
+        for feed in (*feeds, make_traps(), dense, sparse):
+            stream = folder / feed.name
+            write_operations(feed, stream)
+            known = check(program, feed, stream, plan.every, folder / "levels")
+            print(f"{feed.name}: {len(known)} structures agree with the core", file=sys.stderr)
+        print(f"{describe()}\n")
+        for books in (1, *many):
+            results = []
+            for feed in feeds:
+                chunks = choose_chunks(books, len(feed.messages))
+                results.append(
+                    measure(program, folder / feed.name, names, rounds, books, *chunks)
+                )
+            print(f"{books} book{'s in turn' * (books > 1)}: times faster than {REFERENCE} (ns)\n")
+            head = [f"{feed.name} {what}" for what in ("change", "top 20 x 2") for feed in feeds]
+            rows = [
+                [name]
+                + [f"{each[name].apply_ratio:.2f} ({each[name].apply:.0f})" for each in results]
+                + [f"{each[name].top_ratio:.2f} ({each[name].top:.0f})" for each in results]
+                for name in results[0]
+            ]
+            show_table(["structure", *head], rows)
+        sizes: defaultdict[str, list[str]] = defaultdict(list)
+        for feed in (dense, sparse, *feeds):
+            for name, _, loaded, levels, after, most in run_program(
+                program, "size", folder / feed.name
+            ):
+                if feed in (dense, sparse):
+                    sizes[name].append(f"{int(loaded) / 1e3:.0f} / {int(most) / 1e3:.0f}")
+                else:
+                    sizes[name].append(f"{int(after) / int(levels):.1f}")
+        print("kB a book of 5,000 levels a side, loaded / the most later; then bytes a level at the end\n")
+        head = ["structure", dense.name, sparse.name, *(feed.name for feed in feeds)]
+        show_table(head, [[name, *each] for name, each in sizes.items()])
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (Disagreement, RuntimeError) as error:
+        sys.exit(f"bench-structures: {error}")
