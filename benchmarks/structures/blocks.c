@@ -6,7 +6,7 @@
 
 #define NAME(what) blocks_75_##what
 #define STRUCTURE blocks_75
-#define TITLE "blocks, 3/4 full"
+#define TITLE "blocks 75%"
 #define FILL 48
 #define AVX2 0
 #define TARGET
@@ -14,7 +14,7 @@
 
 #define NAME(what) blocks_90_##what
 #define STRUCTURE blocks_90
-#define TITLE "blocks, 9/10 full"
+#define TITLE "blocks 90%"
 #define FILL 58
 #define AVX2 0
 #define TARGET
@@ -23,7 +23,7 @@
 #if HAVE_AVX2
 #define NAME(what) blocks_avx2_75_##what
 #define STRUCTURE blocks_avx2_75
-#define TITLE "blocks, 3/4 full, AVX2"
+#define TITLE "blocks 75% AVX2"
 #define FILL 48
 #define AVX2 1
 #define TARGET WITH_AVX2
@@ -31,7 +31,7 @@
 
 #define NAME(what) blocks_avx2_90_##what
 #define STRUCTURE blocks_avx2_90
-#define TITLE "blocks, 9/10 full, AVX2"
+#define TITLE "blocks 90% AVX2"
 #define FILL 58
 #define AVX2 1
 #define TARGET WITH_AVX2

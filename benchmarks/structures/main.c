@@ -19,7 +19,11 @@ static const Structure *const ALL[] = {
     &flat,
     &dense,
     &flat_staged,
+    &flat_staged_both,
+    &flat_steps,
+    &flat_steps_both,
     &flat_lines,
+    &flat_lines_both,
     &blocks_75,
     &blocks_90,
     &pages,
@@ -133,8 +137,10 @@ static void release_book(const Structure *of, Book *book)
 
 static size_t apply(const Structure *of, Book *book, const Message *message)
 {
-    size_t unknown = of->apply(book->bids, message->changes, message->bids);
-    return unknown + of->apply(book->asks, message->changes + message->bids, message->asks);
+    const Change *asks = message->changes + message->bids;
+    if (of->apply_both)
+        return of->apply_both(book->bids, message->changes, message->bids, book->asks, asks, message->asks);
+    return of->apply(book->bids, message->changes, message->bids) + of->apply(book->asks, asks, message->asks);
 }
 
 /* Return all levels of a side, best first, in ascending order if asked. */

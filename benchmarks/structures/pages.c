@@ -12,7 +12,7 @@
 
 #define NAME(what) pages_packed_##what
 #define STRUCTURE pages_packed
-#define TITLE "pages, packed"
+#define TITLE "pages packed"
 #define PACKED 1
 #define AVX2 0
 #define TARGET
@@ -22,7 +22,7 @@
 /* The same with instructions that count bits. */
 #define NAME(what) pages_packed_popcount_##what
 #define STRUCTURE pages_packed_popcount
-#define TITLE "pages, packed, POPCNT"
+#define TITLE "pages packed POPCNT"
 #define PACKED 1
 #define AVX2 1
 #define TARGET WITH_AVX2

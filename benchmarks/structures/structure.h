@@ -55,9 +55,14 @@ typedef struct {
     size_t (*count)(const void *side);
     size_t (*bytes)(const void *side);
     void (*release)(void *side);
+    /* Apply to both sides of a book at once; NULL: one after the other. */
+    size_t (*apply_both)(
+        void *bids, const Change *bid_changes, size_t bid_count,
+        void *asks, const Change *ask_changes, size_t ask_count);
 } Structure;
 
 extern const Structure dense, flat, flat_staged, flat_lines, flat_lines_avx2, flat_rank_avx2;
+extern const Structure flat_steps, flat_steps_both, flat_staged_both, flat_lines_both;
 extern const Structure blocks_75, blocks_90, blocks_avx2_75, blocks_avx2_90;
 extern const Structure pages, pages_packed, pages_packed_popcount;
 
