@@ -8,6 +8,7 @@
 #define STRUCTURE blocks_75
 #define TITLE "blocks 75%"
 #define FILL 48
+#define NARROW 0
 #define AVX2 0
 #define TARGET
 #include "blocks.inc"
@@ -16,6 +17,7 @@
 #define STRUCTURE blocks_90
 #define TITLE "blocks 90%"
 #define FILL 58
+#define NARROW 0
 #define AVX2 0
 #define TARGET
 #include "blocks.inc"
@@ -25,6 +27,7 @@
 #define STRUCTURE blocks_avx2_75
 #define TITLE "blocks 75% AVX2"
 #define FILL 48
+#define NARROW 0
 #define AVX2 1
 #define TARGET WITH_AVX2
 #include "blocks.inc"
@@ -33,6 +36,17 @@
 #define STRUCTURE blocks_avx2_90
 #define TITLE "blocks 90% AVX2"
 #define FILL 58
+#define NARROW 0
+#define AVX2 1
+#define TARGET WITH_AVX2
+#include "blocks.inc"
+
+/* Quantities in ten bytes. */
+#define NAME(what) blocks_narrow_avx2_##what
+#define STRUCTURE blocks_narrow_avx2
+#define TITLE "blocks 75% AVX2 narrow"
+#define FILL 48
+#define NARROW 1
 #define AVX2 1
 #define TARGET WITH_AVX2
 #include "blocks.inc"

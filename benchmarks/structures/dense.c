@@ -121,4 +121,4 @@ static void release(void *of)
     free(side);
 }
 
-const Structure dense = {"dense gallop", false, load, apply, best, count_levels, bytes, release, NULL};
+const Structure dense = {"dense gallop", false, load, apply, best, count_levels, bytes, release};

@@ -16,23 +16,20 @@
 #define TOP 20
 
 static const Structure *const ALL[] = {
-    &flat,
-    &dense,
+    &flat, /* what the others are compared with */
     &flat_staged,
-    &flat_staged_both,
-    &flat_steps,
-    &flat_steps_both,
-    &flat_lines,
-    &flat_lines_both,
+    &flat_slack,
+    &flat_narrow,
+    &dense,
     &blocks_75,
     &blocks_90,
     &pages,
     &pages_packed,
 #if HAVE_AVX2
     &flat_rank_avx2,
-    &flat_lines_avx2,
     &blocks_avx2_75,
     &blocks_avx2_90,
+    &blocks_narrow_avx2,
     &pages_packed_popcount,
 #endif
 };
@@ -138,8 +135,6 @@ static void release_book(const Structure *of, Book *book)
 static size_t apply(const Structure *of, Book *book, const Message *message)
 {
     const Change *asks = message->changes + message->bids;
-    if (of->apply_both)
-        return of->apply_both(book->bids, message->changes, message->bids, book->asks, asks, message->asks);
     return of->apply(book->bids, message->changes, message->bids) + of->apply(book->asks, asks, message->asks);
 }
 

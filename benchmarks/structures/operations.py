@@ -21,6 +21,7 @@ from obframe._core import OrderBook, parse_depth_snapshot, parse_depth_update  #
 __all__ = [
     "Feed",
     "follow_core",
+    "make_odd",
     "make_sized",
     "make_synthetic",
     "make_traps",
@@ -155,6 +156,40 @@ def make_sized(name: str, gaps: Sequence[int], messages: int = 0, seed: int = 5)
         event |= {"b": changes[0], "a": changes[1]}
         texts.append(json.dumps({"stream": "btcusdt@depth", "data": event}).encode())
     return Feed(name, name, json.dumps(snapshot).encode(), tuple(texts), 0)
+
+
+def make_odd(messages: int = 400, seed: int = 7) -> Feed:
+    """Make a stream of what structures get wrong: few prices, so that levels come and go.
+
+    A side empties and fills again, the tick turns out to be finer than it was, and some quantities
+    need more than 64 bits.
+    """
+    rng = random.Random(seed)
+    sizes = ("1.00000000", "0.50", "7", "18446744073709551616.00000001", "36893488147419103232")
+    sides = [[[write_ticks(6_000_000 + sign * 5 * n), "1"] for n in range(1, 200)] for sign in (-1, 1)]
+    snapshot = {"lastUpdateId": 0, "bids": sides[0], "asks": sides[1]}
+    texts = []
+    for number in range(1, messages + 1):
+        deletes = 0.95 if number % 100 > 80 else 0.45
+        step = 5 if number < messages // 2 else 1
+        changes = []
+        for sign in (-1, 1):
+            count = rng.choice((0, 1, 5, 40, 200))
+            ticks = rng.sample(range(1, 3_000), count)
+            if number % 100 == 99:
+                ticks = list(range(1, 3_000))
+            side = [
+                [
+                    write_ticks(6_000_000 + sign * tick * step),
+                    "0" if rng.random() < deletes or number % 100 == 99 else rng.choice(sizes),
+                ]
+                for tick in ticks
+            ]
+            changes.append(side)
+        event = {"e": "depthUpdate", "E": 1_723_161_255_208, "s": SYMBOL, "U": number, "u": number}
+        event |= {"b": changes[0], "a": changes[1]}
+        texts.append(json.dumps({"stream": "btcusdt@depth", "data": event}).encode())
+    return Feed("odd", "what structures get wrong", json.dumps(snapshot).encode(), tuple(texts), 0)
 
 
 def write_ticks(tick: int) -> str:

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from operations import (
     Feed,
     follow_core,
+    make_odd,
     make_sized,
     make_synthetic,
     make_traps,
@@ -180,9 +181,12 @@ def choose_chunks(books: int, messages: int) -> tuple[int, int, int, int]:
     if books == 1:
         timed = min(300, messages // 4)
         return 0, timed // 10, timed, (messages // (timed + timed // 10))
+    wear = min(200, messages // 8)
+    if messages < 1_000:
+        return wear, 1, 4, 2
     if books <= 200:
-        return min(200, messages // 8), 1, 4, 12 if messages >= 1_000 else 2
-    return min(200, messages // 8), 1, 3, 6 if books <= 600 else 3
+        return wear, 1, 5, 20
+    return (wear, 1, 4, 10) if books <= 600 else (wear, 1, 3, 5)
 
 
 def main() -> int:
@@ -205,7 +209,7 @@ def main() -> int:
         feeds = read_feeds(plan.messages)
         dense = make_sized("5,000 levels a side", DENSE_GAPS, 300 if options.quick else 1_000)
         sparse = make_sized("sparse", SPARSE_GAPS, 300 if options.quick else 1_000)
-        for feed in (*feeds, make_traps(), dense, sparse):
+        for feed in (*feeds, make_traps(), make_odd(), dense, sparse):
             stream = folder / feed.name
             write_operations(feed, stream)
             known = check(program, feed, stream, plan.every, folder / "levels")
@@ -218,7 +222,8 @@ def main() -> int:
                 results.append(
                     measure(program, folder / feed.name, names, rounds, books, *chunks)
                 )
-            print(f"{books} book{'s in turn' * (books > 1)}: times faster than {REFERENCE} (ns)\n")
+            turns = f"{books:,} books in turn" if books > 1 else "one hot book"
+            print(f"{turns}: times faster than {REFERENCE} (ns)\n")
             head = [f"{feed.name} {what}" for what in ("change", "top 20 x 2") for feed in feeds]
             rows = [
                 [name]

@@ -38,6 +38,11 @@ typedef struct __attribute__((packed)) { /* a level of a book, without its key *
     uint16_t form;
 } Rest;
 
+typedef struct __attribute__((packed)) { /* the same without bits 64..95, which are hardly ever set */
+    uint64_t low;
+    uint16_t form;
+} NarrowRest;
+
 typedef struct __attribute__((packed)) {
     uint64_t key;
     Rest rest;
@@ -55,15 +60,10 @@ typedef struct {
     size_t (*count)(const void *side);
     size_t (*bytes)(const void *side);
     void (*release)(void *side);
-    /* Apply to both sides of a book at once; NULL: one after the other. */
-    size_t (*apply_both)(
-        void *bids, const Change *bid_changes, size_t bid_count,
-        void *asks, const Change *ask_changes, size_t ask_count);
 } Structure;
 
-extern const Structure dense, flat, flat_staged, flat_lines, flat_lines_avx2, flat_rank_avx2;
-extern const Structure flat_steps, flat_steps_both, flat_staged_both, flat_lines_both;
-extern const Structure blocks_75, blocks_90, blocks_avx2_75, blocks_avx2_90;
+extern const Structure dense, flat, flat_staged, flat_slack, flat_narrow, flat_rank_avx2;
+extern const Structure blocks_75, blocks_90, blocks_avx2_75, blocks_avx2_90, blocks_narrow_avx2;
 extern const Structure pages, pages_packed, pages_packed_popcount;
 
 INLINE bool is_zero(const Change *change)
@@ -75,6 +75,15 @@ INLINE Rest rest_of(const Change *change)
 {
     Rest rest = {change->low, change->high, change->form};
     return rest;
+}
+
+/* Return whether any quantity has bits that a NarrowRest does not hold. */
+INLINE bool any_high(const Change *changes, size_t count)
+{
+    uint32_t bits = 0;
+    for (size_t i = 0; i < count; i++)
+        bits |= changes[i].high;
+    return bits != 0;
 }
 
 INLINE void *must(void *memory)
