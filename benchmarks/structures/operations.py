@@ -1,4 +1,4 @@
-"""Streams of parsed operations in files, as the C program reads them, and what the core makes of them."""
+"""Streams of parsed operations, as the C program reads them, and what the core makes of them."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def read_levels(feed: Feed) -> tuple[Message, list[Message]]:
 
 
 def write_operations(feed: Feed, path: Path) -> None:
-    """Write a feed as operations. The tick is the greatest common divisor of the snapshot's prices."""
+    """Write a feed as operations; the tick is what divides all prices of the snapshot."""
     snapshot, messages = read_levels(feed)
     tick = math.gcd(*(split_decimals(level)[0] for level in (*snapshot.bids, *snapshot.asks)))
     with path.open("wb") as file:
@@ -166,7 +166,8 @@ def make_odd(messages: int = 400, seed: int = 7) -> Feed:
     """
     rng = random.Random(seed)
     sizes = ("1.00000000", "0.50", "7", "18446744073709551616.00000001", "36893488147419103232")
-    sides = [[[write_ticks(6_000_000 + sign * 5 * n), "1"] for n in range(1, 200)] for sign in (-1, 1)]
+    middle = 6_000_000
+    sides = [[[write_ticks(middle + sign * 5 * n), "1"] for n in range(1, 200)] for sign in (-1, 1)]
     snapshot = {"lastUpdateId": 0, "bids": sides[0], "asks": sides[1]}
     texts = []
     for number in range(1, messages + 1):
@@ -180,7 +181,7 @@ def make_odd(messages: int = 400, seed: int = 7) -> Feed:
                 ticks = list(range(1, 3_000))
             side = [
                 [
-                    write_ticks(6_000_000 + sign * tick * step),
+                    write_ticks(middle + sign * tick * step),
                     "0" if rng.random() < deletes or number % 100 == 99 else rng.choice(sizes),
                 ]
                 for tick in ticks

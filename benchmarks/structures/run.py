@@ -34,12 +34,8 @@ from operations import (
 
 HERE = Path(__file__).resolve().parent
 REFERENCE = "flat"
-DENSE_GAPS = (1, 1, 1, 2, 3, 8)
-SPARSE_GAPS = range(1, 400)
-
-
-class Disagreement(Exception):
-    """Structures hold other levels than they should."""
+# Books of 5,000 levels a side, and the distances of their prices in ticks.
+SIZED = (("5,000 x 2", (1, 1, 1, 2, 3, 8)), ("5,000 x 2, sparse", range(1, 400)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,14 @@ QUICK = Plan(messages=300, every=50, books=(20,), rounds=1)
 
 @dataclass(frozen=True)
 class Figure:
-    """Nanoseconds a change and for the best 20 levels of both sides; and both beside the reference."""
+    """Nanoseconds a change, and for the best 20 levels of both sides; and how many times faster.
+
+    Attributes:
+        apply: A change.
+        top: The best 20 levels of both sides of a book that has just changed.
+        apply_ratio: How many times faster a change is than with the reference.
+        top_ratio: The same of the best levels.
+    """
 
     apply: float
     top: float
@@ -82,7 +85,8 @@ def compile_program(folder: Path, *flags: str) -> Path:
     if shutil.which(compiler) is None:
         raise RuntimeError(f'there is no C compiler "{compiler}"; on Debian: apt-get install gcc')
     program = folder / "structures"
-    command = [compiler, "-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", *flags, "-o", str(program)]
+    command = [compiler, "-std=c11", "-O3", "-Wall", "-Wextra", "-Werror", *flags]
+    command += [*os.environ.get("CFLAGS", "").split(), "-o", str(program)]
     command += map(str, sorted(HERE.glob("*.c")))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -94,14 +98,12 @@ def run_program(program: Path, *arguments: object) -> list[list[str]]:
     """Run the program; return its lines, split.
 
     Raises:
-        Disagreement: It found structures to differ.
-        RuntimeError: It failed otherwise.
+        RuntimeError: It failed, or found structures to differ.
     """
     command = [str(program), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        error = Disagreement if "differs" in done.stderr or "counts" in done.stderr else RuntimeError
-        raise error(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
@@ -109,21 +111,23 @@ def check(program: Path, feed: Feed, stream: Path, every: int, out: Path) -> lis
     """Compare all structures with each other and with the core; return their names.
 
     Raises:
-        Disagreement: Any holds a level that another does not.
+        RuntimeError: Any holds a level that another does not.
     """
     names = [name for name, _ in run_program(program, "check", stream, every, out)]
     with out.open("rb") as file:
         for number, wanted in enumerate(follow_core(feed, every)):
             if file.read(len(wanted)) != wanted:
-                raise Disagreement(
+                raise RuntimeError(
                     f"{feed.name}: the structures differ from the core at comparison {number}"
                 )
         if file.read(1):
-            raise Disagreement(f"{feed.name}: more was written than the core holds")
+            raise RuntimeError(f"{feed.name}: more was written than the core holds")
     return names
 
 
-def measure(program: Path, stream: Path, names: Sequence[str], rounds: int, *plan: int) -> dict[str, Figure]:
+def measure(
+    program: Path, stream: Path, names: Sequence[str], rounds: int, *plan: int
+) -> dict[str, Figure]:
     """Return the medians over all chunks, ratios being those within a chunk's turn."""
     applies: defaultdict[str, list[float]] = defaultdict(list)
     tops: defaultdict[str, list[float]] = defaultdict(list)
@@ -138,7 +142,9 @@ def measure(program: Path, stream: Path, names: Sequence[str], rounds: int, *pla
         name: Figure(
             statistics.median(applies[name]),
             statistics.median(tops[name]),
-            statistics.median(a / b for a, b in zip(applies[REFERENCE], applies[name], strict=True)),
+            statistics.median(
+                a / b for a, b in zip(applies[REFERENCE], applies[name], strict=True)
+            ),
             statistics.median(a / b for a, b in zip(tops[REFERENCE], tops[name], strict=True)),
         )
         for name in applies
@@ -207,48 +213,68 @@ def main() -> int:
         folder = Path(place)
         program = compile_program(folder, *flags)
         feeds = read_feeds(plan.messages)
-        dense = make_sized("5,000 levels a side", DENSE_GAPS, 300 if options.quick else 1_000)
-        sparse = make_sized("sparse", SPARSE_GAPS, 300 if options.quick else 1_000)
-        for feed in (*feeds, make_traps(), make_odd(), dense, sparse):
+        sized = [make_sized(*each, 300 if options.quick else 1_000) for each in SIZED]
+        for feed in (*feeds, make_traps(), make_odd(), *sized):
             stream = folder / feed.name
             write_operations(feed, stream)
             known = check(program, feed, stream, plan.every, folder / "levels")
             print(f"{feed.name}: {len(known)} structures agree with the core", file=sys.stderr)
         print(f"{describe()}\n")
         for books in (1, *many):
-            results = []
-            for feed in feeds:
-                chunks = choose_chunks(books, len(feed.messages))
-                results.append(
-                    measure(program, folder / feed.name, names, rounds, books, *chunks)
-                )
-            turns = f"{books:,} books in turn" if books > 1 else "one hot book"
-            print(f"{turns}: times faster than {REFERENCE} (ns)\n")
-            head = [f"{feed.name} {what}" for what in ("change", "top 20 x 2") for feed in feeds]
-            rows = [
-                [name]
-                + [f"{each[name].apply_ratio:.2f} ({each[name].apply:.0f})" for each in results]
-                + [f"{each[name].top_ratio:.2f} ({each[name].top:.0f})" for each in results]
-                for name in results[0]
-            ]
-            show_table(["structure", *head], rows)
-        sizes: defaultdict[str, list[str]] = defaultdict(list)
-        for feed in (dense, sparse, *feeds):
-            for name, _, loaded, levels, after, most in run_program(
-                program, "size", folder / feed.name
-            ):
-                if feed in (dense, sparse):
-                    sizes[name].append(f"{int(loaded) / 1e3:.0f} / {int(most) / 1e3:.0f}")
-                else:
-                    sizes[name].append(f"{int(after) / int(levels):.1f}")
-        print("kB a book of 5,000 levels a side, loaded / the most later; then bytes a level at the end\n")
-        head = ["structure", dense.name, sparse.name, *(feed.name for feed in feeds)]
-        show_table(head, [[name, *each] for name, each in sizes.items()])
+            show_times(program, folder, feeds, names, rounds, books)
+        show_sizes(program, folder, [*sized, *feeds])
     return 0
+
+
+def show_times(
+    program: Path,
+    folder: Path,
+    feeds: Sequence[Feed],
+    names: Sequence[str],
+    rounds: int,
+    books: int,
+) -> None:
+    """Measure so many books in turn, and print the table."""
+    results = [
+        measure(
+            program,
+            folder / each.name,
+            names,
+            rounds,
+            books,
+            *choose_chunks(books, len(each.messages)),
+        )
+        for each in feeds
+    ]
+    turns = f"{books:,} books in turn" if books > 1 else "One hot book"
+    print(f"{turns}: times faster than {REFERENCE} (ns).\n")
+    head = [f"{each.name}, {what}" for what in ("a change", "top 20 x 2") for each in feeds]
+    rows = []
+    for name in results[0]:
+        row = [f"{each[name].apply_ratio:.2f} ({each[name].apply:.0f})" for each in results]
+        row += [f"{each[name].top_ratio:.2f} ({each[name].top:.0f})" for each in results]
+        rows.append([name, *row])
+    show_table(["structure", *head], rows)
+
+
+def show_sizes(program: Path, folder: Path, feeds: Sequence[Feed]) -> None:
+    """Print what books hold when loaded, and the most while all messages are applied."""
+    sizes: defaultdict[str, list[str]] = defaultdict(list)
+    for feed in feeds:
+        for name, _, loaded, levels, after, most in run_program(
+            program, "size", folder / feed.name
+        ):
+            text = f"{int(loaded) / 1e3:.0f} / {int(most) / 1e3:.0f}"
+            sizes[name].append(f"{text} ({int(after) / int(levels):.0f})")
+    print("kB a book, both sides: loaded / at most later (bytes a level at the end).\n")
+    show_table(
+        ["structure", *(each.name for each in feeds)],
+        [[name, *each] for name, each in sizes.items()],
+    )
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (Disagreement, RuntimeError) as error:
+    except RuntimeError as error:
         sys.exit(f"bench-structures: {error}")
