@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -220,11 +220,13 @@ def main() -> int:
             known = check(program, feed, stream, plan.every, folder / "levels")
             print(f"{feed.name}: {len(known)} structures agree with the core", file=sys.stderr)
         print(f"{describe()}\n")
+        times = {}
         for books in (1, *many):
             # Very many take long to load, and give as many figures in fewer rounds.
             some = rounds if books <= 200 else (rounds + 1) // 2
-            show_times(program, folder, feeds, names, some, books)
-        show_sizes(program, folder, [*sized, *feeds])
+            times[books] = show_times(program, folder, feeds, names, some, books)
+        sizes = show_sizes(program, folder, [*sized, *feeds])
+        show_summary(feeds, times, sizes)
     return 0
 
 
@@ -235,8 +237,8 @@ def show_times(
     names: Sequence[str],
     rounds: int,
     books: int,
-) -> None:
-    """Measure so many books in turn, and print the table."""
+) -> list[dict[str, Figure]]:
+    """Measure so many books in turn, and print the table; return the figures of each feed."""
     results = [
         measure(
             program,
@@ -257,9 +259,10 @@ def show_times(
         row += [f"{each[name].top_ratio:.2f} ({each[name].top:.0f})" for each in results]
         rows.append([name, *row])
     show_table(["structure", *head], rows)
+    return results
 
 
-def show_sizes(program: Path, folder: Path, feeds: Sequence[Feed]) -> None:
+def show_sizes(program: Path, folder: Path, feeds: Sequence[Feed]) -> dict[str, list[str]]:
     """Print what books hold when loaded, and the most while all messages are applied."""
     sizes: defaultdict[str, list[str]] = defaultdict(list)
     for feed in feeds:
@@ -273,6 +276,28 @@ def show_sizes(program: Path, folder: Path, feeds: Sequence[Feed]) -> None:
         ["structure", *(each.name for each in feeds)],
         [[name, *each] for name, each in sizes.items()],
     )
+    return sizes
+
+
+def show_summary(
+    feeds: Sequence[Feed],
+    times: Mapping[int, list[dict[str, Figure]]],
+    sizes: Mapping[str, Sequence[str]],
+) -> None:
+    """Print what decides in one table."""
+    streams = " / ".join(each.name for each in feeds)
+    print(f"How many times faster than {REFERENCE}, {streams}; kB a book of 5,000 levels a side.\n")
+    turns = [f"{books:,} books in turn" if books > 1 else "one hot book" for books in times]
+    tops = [f"top 20 x 2, {each}" for each in turns[:2]]
+    rows = []
+    for name in times[1][0]:
+        row = [" / ".join(f"{x[name].apply_ratio:.2f}" for x in each) for each in times.values()]
+        row += [
+            " / ".join(f"{x[name].top_ratio:.2f}" for x in each)
+            for each in list(times.values())[: len(tops)]
+        ]
+        rows.append([name, *row, sizes[name][0].split(" (")[0], sizes[name][1].split(" (")[0]])
+    show_table(["structure", *turns, *tops, "kB loaded / at most", "the same, sparse"], rows)
 
 
 if __name__ == "__main__":
