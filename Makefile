@@ -9,7 +9,8 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h
 
 .DEFAULT_GOAL := help
-.PHONY: bench-core bench-instructions bench-instructions-baseline sanitize fuzz nightly
+.PHONY: bench-core bench-instructions bench-instructions-baseline bench-structures
+.PHONY: sanitize fuzz nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo 'make sanitize            test the core built with AddressSanitizer and UBSan'
 	@echo 'make fuzz SECONDS=60     fuzz the core, guided by its coverage'
 	@echo 'make nightly             10,000 examples of every property'
+	@echo 'make bench-structures    measure blocks and pages beside the flat array that a book is'
 	@echo 'make bench-instructions  count instructions with valgrind; -baseline makes them the measure'
 
 $(VENV)/.stamp-venv:
@@ -67,6 +69,10 @@ bench-instructions: $(VENV)/.stamp-built
 
 bench-instructions-baseline: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/instructions.py --write
+
+# Other structures for a book beside the core's; see docs/decisions/0005-flat-book-with-holes.md.
+bench-structures: $(VENV)/.stamp-built
+	$(BIN)/python benchmarks/structures/run.py $(STRUCTURES_OPTIONS)
 
 # obframe beside the libraries people use instead, in an environment of its own; see docs/performance.md.
 # order-book needs Python 3.13, and not every peer has wheels for what is newer.
