@@ -95,6 +95,41 @@ def test_a_machine_too_slow_for_the_reference_is_judged_by_the_ratio(run: Run) -
     assert "this machine is too slow for the limit" in done.stdout
 
 
+# Both budgets are missed once, each in another attempt.
+MOODS = """
+attempts = []
+
+
+def test_quick(gate):
+    attempts.append(1)
+    late = {1: "quick", 2: "other"}.get(len(attempts))
+    missed = []
+    for name in ("quick", "other"):
+        try:
+            gate.hold(name, 9e6 if name == late else 1.0, 1.0)
+        except AssertionError as error:
+            missed.append(str(error))
+    assert len(attempts) < 3
+    if missed:
+        from gate import BudgetMissed
+
+        raise BudgetMissed("; ".join(missed))
+"""
+
+
+def test_a_busy_moment_is_measured_again_and_told(run: Run) -> None:
+    done = run(BUDGETS + BUDGETS.replace("quick", "other"), MOODS)
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"quick .* ok, attempt 2$", done.stdout, re.MULTILINE), done.stdout
+    assert re.search(r"other .* ok$", done.stdout, re.MULTILINE), done.stdout
+
+
+def test_what_is_slow_misses_every_attempt(run: Run) -> None:
+    done = run(BUDGETS.replace("0.0001", "100"), BENCHMARK, "--attempts", "3")
+    assert done.returncode == 1, done.stdout
+    assert re.search(r"quick .* MISSED, 3 attempts$", done.stdout, re.MULTILINE), done.stdout
+
+
 def test_a_statistic_that_was_not_measured_fails(run: Run) -> None:
     done = run(BUDGETS, BENCHMARK, "--benchmark-disable")
     assert done.returncode == 1, done.stdout
