@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx
 
 .DEFAULT_GOAL := help
-.PHONY: bench-core bench-instructions bench-instructions-baseline sanitize fuzz nightly
+.PHONY: bench-core bench-instructions sanitize fuzz free-threaded nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
@@ -20,7 +20,9 @@ help:
 	@echo 'make sanitize            test the core built with AddressSanitizer and UBSan'
 	@echo 'make fuzz SECONDS=60     fuzz the core, guided by its coverage'
 	@echo 'make nightly             10,000 examples of every property'
-	@echo 'make bench-instructions  count instructions with valgrind; -baseline makes them the measure'
+	@echo 'make free-threaded       test the core on a Python without GIL: FREE_THREADED_PYTHON=python3.14t'
+	@echo 'make bench-core          the budgets that only the processor decides'
+	@echo 'make bench-instructions  count instructions with valgrind, beside those last accepted'
 
 $(VENV)/.stamp-venv:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -64,9 +66,6 @@ bench-core: $(VENV)/.stamp-built
 
 bench-instructions: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/instructions.py
-
-bench-instructions-baseline: $(VENV)/.stamp-built
-	$(BIN)/python benchmarks/instructions.py --write
 
 # obframe beside the libraries people use instead, in an environment of its own; see docs/performance.md.
 # order-book needs Python 3.13, and not every peer has wheels for what is newer.

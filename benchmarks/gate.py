@@ -232,7 +232,8 @@ class Gate:
 
     def table(self, complete: bool) -> list[str]:
         """Write one line a budget; of a run that is not complete only what was measured."""
-        head = ("budget", "statistic", "measured", "limit", "ours", "reference", "ratio", "least", "")
+        figures = ("measured", "limit", "ours", "reference", "ratio", "least")
+        head = ("budget", "statistic", *figures, "")
         lines = [head]
         for name, budget in self.budgets.items():
             result = self.results.get(name)
