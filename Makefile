@@ -105,6 +105,11 @@ sanitize: $(VENV)/.stamp-built
 fuzz: $(VENV)/.stamp-built
 	$(BIN)/python safety/fuzz.py --seconds $(or $(SECONDS),60)
 
+# CPython configured with --disable-gil; with --with-thread-sanitizer besides, races are looked for.
+FREE_THREADED_PYTHON ?= python3.14t python3.13t
+free-threaded: $(VENV)/.stamp-built
+	$(BIN)/python safety/free_threaded.py $(FREE_THREADED_PYTHON)
+
 nightly: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest tests/properties --hypothesis-profile nightly --timeout 14400
 

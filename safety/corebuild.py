@@ -21,7 +21,6 @@ def build_copy(
     flags: Sequence[str] = (),
     changes: Mapping[str, str] | None = None,
     root: Path = ROOT,
-    python: str = sys.executable,
 ) -> Path:
     """Copy the package and build its core there; the checkout's own build stays as it is.
 
@@ -32,7 +31,6 @@ def build_copy(
         flags: For compiler and linker.
         changes: Texts of the core's source, each found exactly once, and what replaces them.
         root: The tree to copy, by default this one.
-        python: The interpreter to build for; it needs Cython and setuptools.
 
     Returns:
         The folder, to be the first of PYTHONPATH.
@@ -49,7 +47,7 @@ def build_copy(
     stamp = folder / "built.json"
     files = [root / "setup.py", *(Path(flag) for flag in flags if flag.endswith(".h"))]
     texts = source + "".join(file.read_text() for file in files)
-    made_of = json.dumps([hashlib.sha256(texts.encode()).hexdigest(), python, *flags])
+    made_of = json.dumps([hashlib.sha256(texts.encode()).hexdigest(), *flags])
     rebuild = not stamp.exists() or stamp.read_text() != made_of
     if rebuild:
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +59,7 @@ def build_copy(
         shutil.copy(root / name, folder)
     (folder / CORE).write_text(source)
     if rebuild:
-        _compile(folder, flags, python)
+        _compile(folder, flags)
         stamp.write_text(made_of)
     return folder
 
@@ -74,9 +72,9 @@ def copy_environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 
-def _compile(folder: Path, flags: Sequence[str], python: str) -> None:
+def _compile(folder: Path, flags: Sequence[str]) -> None:
     result = subprocess.run(
-        [python, "setup.py", "--quiet", "build_ext", "--inplace"],
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
         cwd=folder,
         env={**os.environ, "OBFRAME_CFLAGS": " ".join(flags)},
         stdout=subprocess.PIPE,

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
-from corebuild import ROOT, build_copy, copy_environment
-
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 FOLDER = ROOT / "build/free-threaded"
 ASK = """
-import json, sys, sysconfig
-free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
-sanitized = "thread-sanitizer" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-print(json.dumps([free, sanitized, sys.version.split()[0]]))
+import json, sys, sysconfig as c
+free = bool(c.get_config_var("Py_GIL_DISABLED"))
+sanitized = "thread-sanitizer" in (c.get_config_var("CONFIG_ARGS") or "")
+version = sys.version.split()[0]
+print(json.dumps([free, sanitized, version, c.get_path("include"), c.get_config_var("EXT_SUFFIX")]))
 """
 SANITIZER = ("-fsanitize=thread", "-g1", "-O1", "-fno-omit-frame-pointer")
 
@@ -36,14 +37,17 @@ def main(names: list[str]) -> int:
         found = shutil.which(name)
         if found is None:
             continue
-        free, sanitized, version = json.loads(subprocess.check_output([found, "-c", ASK]))
+        answer = subprocess.check_output([found, "-c", ASK])
+        free, sanitized, version, headers, suffix = json.loads(answer)
         if not free:
             sys.stdout.write(f"{name} is a Python with GIL\n")
             continue
         sys.stdout.write(f"{name}: {version}{', ThreadSanitizer' if sanitized else ''}\n")
         sys.stdout.flush()
         tested += 1
-        failed |= test(found, FOLDER / f"{version}{'-sanitized' if sanitized else ''}", sanitized)
+        folder = FOLDER / f"{version}{'-sanitized' if sanitized else ''}"
+        build(folder / "obframe", headers, suffix, SANITIZER if sanitized else ("-O3",))
+        failed |= test(found, folder, sanitized)
     if not tested:
         sys.stdout.write(
             f"not tested without GIL: no Python of that kind among {', '.join(names)}; "
@@ -53,24 +57,32 @@ def main(names: list[str]) -> int:
     return failed
 
 
+def build(package: Path, headers: str, suffix: str, flags: Sequence[str]) -> None:
+    """Build the core, and no more of obframe: what the rest needs may not be there.
+
+    Cython runs in this interpreter: the other one needs nothing but its headers.
+    """
+    shutil.rmtree(package, ignore_errors=True)
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    shutil.copy(ROOT / "obframe/errors.py", package)
+    source = package / "_core.c"
+    cython = [sys.executable, "-m", "cython", "-3", "--module-name", "obframe._core"]
+    subprocess.run([*cython, str(ROOT / "obframe/_core.pyx"), "-o", str(source)], check=True)
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC", f"-I{headers}"]
+    core = package / f"_core{suffix}"
+    subprocess.run([*compiler, *flags, str(source), "-o", str(core)], check=True)
+
+
 def test(interpreter: str, folder: Path, sanitized: bool) -> int:
-    """Build the core for an interpreter and drive it from many threads; return the exit code."""
-    # Else a sanitizer's Python finds no room for its shadow, or reports while it builds.
-    prefix = [shutil.which("setarch") or "setarch", "-R"] if sanitized else []
-    os.environ["TSAN_OPTIONS"] = "report_bugs=0"
-    python = folder / "venv/bin/python"
-    if not python.exists():
-        subprocess.run([*prefix, interpreter, "-m", "venv", folder / "venv"], check=True)
-    needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*prefix, *install, *needs], check=True)
-    core = build_copy(folder / "core", SANITIZER if sanitized else (), python=str(python))
-    # The core alone: what the rest of obframe needs may not be there for this interpreter.
-    (core / "obframe/__init__.py").write_text("")
-    environment = copy_environment(core)
+    """Drive the core from many threads; return the exit code."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
     environment["TSAN_OPTIONS"] = "halt_on_error=1:exitcode=66"
+    # Where addresses are drawn at random, a sanitizer may find no room for its shadow memory.
+    setarch = shutil.which("setarch")
+    prefix = [setarch, "-R"] if sanitized and setarch else []
     # A module that does not declare itself safe brings the GIL back with a warning: an error here.
-    command = [*prefix, str(python), "-W", "error", "-P", str(HERE / "threads.py")]
+    command = [*prefix, interpreter, "-W", "error", "-P", str(HERE / "threads.py")]
     return subprocess.run(command, env=environment, check=False).returncode
 
 
