@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h
 
 .DEFAULT_GOAL := help
-.PHONY: bench-core bench-instructions bench-instructions-baseline bench-structures
-.PHONY: sanitize fuzz nightly
+.PHONY: bench-core bench-instructions bench-structures sanitize fuzz free-threaded nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
@@ -22,7 +21,9 @@ help:
 	@echo 'make fuzz SECONDS=60     fuzz the core, guided by its coverage'
 	@echo 'make nightly             10,000 examples of every property'
 	@echo 'make bench-structures    measure blocks and pages beside the flat array that a book is'
-	@echo 'make bench-instructions  count instructions with valgrind; -baseline makes them the measure'
+	@echo 'make free-threaded       test the core on a Python without GIL: FREE_THREADED_PYTHON=python3.14t'
+	@echo 'make bench-core          the budgets that only the processor decides'
+	@echo 'make bench-instructions  count instructions with valgrind, beside those last accepted'
 
 $(VENV)/.stamp-venv:
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -67,9 +68,6 @@ bench-core: $(VENV)/.stamp-built
 bench-instructions: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/instructions.py
 
-bench-instructions-baseline: $(VENV)/.stamp-built
-	$(BIN)/python benchmarks/instructions.py --write
-
 # Other structures for a book beside the core's; see docs/decisions/0005-flat-book-with-holes.md.
 bench-structures: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/structures/run.py $(STRUCTURES_OPTIONS)
@@ -111,6 +109,11 @@ sanitize: $(VENV)/.stamp-built
 
 fuzz: $(VENV)/.stamp-built
 	$(BIN)/python safety/fuzz.py --seconds $(or $(SECONDS),60)
+
+# CPython configured with --disable-gil; with --with-thread-sanitizer besides, races are looked for.
+FREE_THREADED_PYTHON ?= python3.14t python3.13t
+free-threaded: $(VENV)/.stamp-built
+	$(BIN)/python safety/free_threaded.py $(FREE_THREADED_PYTHON)
 
 nightly: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest tests/properties --hypothesis-profile nightly --timeout 14400

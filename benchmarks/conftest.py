@@ -13,7 +13,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from gate import BudgetMissed, Gate, read_budgets  # noqa: E402
+from gate import BudgetMissed, Gate, NotJudged, read_budgets  # noqa: E402
 
 Hold = Callable[..., float]
 Race = Callable[..., Any]
@@ -21,6 +21,14 @@ Race = Callable[..., Any]
 GATE = pytest.StashKey[Gate]()
 COMPLETE = pytest.StashKey[bool]()
 DESELECTED = pytest.StashKey[list[str]]()
+ATTEMPT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Take how often to measure."""
+    parser.addoption(
+        "--attempts", type=int, default=5, help="measurements before a budget counts as missed"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,13 +54,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Iterator[Any]:  # what a wrapper yields
-    """Fail a benchmark that held no budget."""
+    """Fail a benchmark that held no budget; put one that missed its budget last, to run again."""
     report = yield
     held = item.config.stash[GATE].held_by
-    if call.when == "call" and report.passed and not held.get(item.nodeid):
+    if call.when != "call":
+        return report
+    if report.passed and not held.get(item.nodeid):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} measures for no budget"
+    missed = call.excinfo is not None and call.excinfo.errisinstance(BudgetMissed)
+    if missed and not call.excinfo.errisinstance(NotJudged):
+        attempt = item.stash.get(ATTEMPT, 1)
+        item.stash[ATTEMPT] = attempt + 1
+        if attempt < item.config.option.attempts:
+            report.outcome, report.longrepr = "again", None
+            item.session.items.append(item)
     return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    """Show an attempt that is not the last."""
+    return ("again", "A", "AGAIN") if report.outcome == "again" else None
 
 
 def is_complete(session: pytest.Session) -> bool:
@@ -91,12 +113,12 @@ def read_rounds(benchmark: Any) -> list[float]:
     """Return the seconds of each round; a benchmark that did not measure fails.
 
     Raises:
-        BudgetMissed: Nothing was measured.
+        NotJudged: Nothing was measured.
     """
     measured = getattr(getattr(benchmark, "stats", None), "stats", None)
     rounds = list(getattr(measured, "data", ()))
     if not rounds:
-        raise BudgetMissed("nothing was measured; benchmarks must not be disabled")
+        raise NotJudged("nothing was measured; benchmarks must not be disabled")
     return rounds
 
 
@@ -150,6 +172,8 @@ def race(benchmark: Any, gate: Gate, request: pytest.FixtureRequest) -> Race:
         for name in names:
             try:
                 gate.hold_rounds(name, own, beside[-len(own) :], units)
+            except NotJudged:
+                raise
             except BudgetMissed as error:
                 missed.append(str(error))
         if missed:

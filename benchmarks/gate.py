@@ -34,6 +34,10 @@ class BudgetMissed(AssertionError):
     """A budget was not held, or could not be judged."""
 
 
+class NotJudged(BudgetMissed):
+    """A budget could not be judged; measuring again changes nothing."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """What is allowed of one figure.
@@ -91,6 +95,14 @@ class Result:
     measured: float
     reference: float | None = None
     ratio: float | None = None
+    attempt: int = 1
+
+    @property
+    def ours(self) -> float | None:
+        """What the ratio allows, in the unit, beside the reference as it was measured."""
+        if self.budget.ratio is None or self.reference is None:
+            return None
+        return self.reference / self.budget.ratio
 
     @property
     def exceeds(self) -> bool:
@@ -126,12 +138,17 @@ class Result:
     def verdict(self) -> str:
         """Say it in a word."""
         if self.trouble:
-            return "MISSED"
-        return "ok, this machine is too slow for the limit" if self.exceeds else "ok"
+            return "MISSED" if self.attempt == 1 else f"MISSED, {self.attempt} attempts"
+        verdict = "ok, this machine is too slow for the limit" if self.exceeds else "ok"
+        return verdict if self.attempt == 1 else f"{verdict}, attempt {self.attempt}"
 
 
 class Gate:
-    """Collects what the benchmarks of one run measured."""
+    """Collects what the benchmarks of one run measured.
+
+    A benchmark that missed a budget may run again: what one of its attempts held is held. Whatever
+    is slower is so in all of them, a busy moment of the machine is not.
+    """
 
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         self.budgets = dict(budgets)
@@ -154,16 +171,19 @@ class Gate:
         Raises:
             BudgetMissed: There is no such budget, or it is missed.
         """
-        budget = self.budgets.get(name)
-        if budget is None:
-            raise BudgetMissed(f"budgets.toml has no budget {name!r}")
+        budget = self._find(name)
         if not measured >= 0:
-            raise BudgetMissed(f"{name}: {measured!r} is not a measurement")
+            raise NotJudged(f"{name}: {measured!r} is not a measurement")
         if ratio is None and reference is not None and measured:
             ratio = reference / measured
-        result = Result(budget, measured, reference, ratio)
+        held = self.held_by.setdefault(self.benchmark, set())
+        before = self.results[name] if name in held else None
+        if before is not None and not before.trouble:
+            return before
+        attempt = 1 if before is None else before.attempt + 1
+        result = Result(budget, measured, reference, ratio, attempt)
         self.results[name] = result
-        self.held_by.setdefault(self.benchmark, set()).add(name)
+        held.add(name)
         if result.trouble:
             raise BudgetMissed(result.trouble)
         return result
@@ -183,25 +203,28 @@ class Gate:
         Raises:
             BudgetMissed: The budget is missed, or its statistic cannot be had.
         """
-        budget = self.budgets.get(name)
-        if budget is None:
-            raise BudgetMissed(f"budgets.toml has no budget {name!r}")
+        budget = self._find(name)
         scale = PER_SECOND.get(budget.unit)
         statistic = STATISTICS.get(budget.statistic)
         if scale is None or statistic is None or not rounds:
-            raise BudgetMissed(f"{name}: no statistic {budget.statistic!r} of {len(rounds)} rounds")
+            raise NotJudged(f"{name}: no statistic {budget.statistic!r} of {len(rounds)} rounds")
         try:
             ours = statistic(rounds) * scale / units
             if reference is None:
                 return self.hold(name, ours)
             theirs = statistic(reference) * scale / units
         except ValueError as error:
-            raise BudgetMissed(f"{name}: {error}") from error
+            raise NotJudged(f"{name}: {error}") from error
         ratio = None
         if budget.statistic == "median":
             pairs = zip(reference, rounds, strict=True)
             ratio = statistics.median(other / own for other, own in pairs)
         return self.hold(name, ours, theirs, ratio)
+
+    def _find(self, name: str) -> Budget:
+        if name not in self.budgets:
+            raise NotJudged(f"budgets.toml has no budget {name!r}")
+        return self.budgets[name]
 
     def missing(self) -> list[str]:
         """Name the budgets that no benchmark held and none was allowed to skip."""
@@ -209,7 +232,8 @@ class Gate:
 
     def table(self, complete: bool) -> list[str]:
         """Write one line a budget; of a run that is not complete only what was measured."""
-        head = ("budget", "statistic", "measured", "allowed", "reference", "ratio", "least", "")
+        figures = ("measured", "limit", "ours", "reference", "ratio", "least")
+        head = ("budget", "statistic", *figures, "")
         lines = [head]
         for name, budget in self.budgets.items():
             result = self.results.get(name)
@@ -217,7 +241,7 @@ class Gate:
                 continue
             if result is None:
                 verdict = f"skipped: {self.skipped[name]}" if name in self.skipped else "MISSING"
-                lines.append((name, budget.statistic, *[""] * 5, verdict))
+                lines.append((name, budget.statistic, *[""] * 6, verdict))
                 continue
             unit = UNITS[budget.unit]
             lines.append(
@@ -226,6 +250,7 @@ class Gate:
                     budget.statistic,
                     _write(result.measured, unit),
                     _write(budget.limit, unit),
+                    _write(result.ours, unit),
                     _write(result.reference, unit),
                     _write(result.ratio, "x"),
                     _write(budget.ratio, "x"),
@@ -236,8 +261,8 @@ class Gate:
         texts = []
         for line in lines:
             left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2], strict=True)]
-            right = [cell.rjust(width) for cell, width in zip(line[2:7], widths[2:7], strict=True)]
-            texts.append("  ".join([*left, *right, line[7]]).rstrip())
+            right = [cell.rjust(width) for cell, width in zip(line[2:8], widths[2:8], strict=True)]
+            texts.append("  ".join([*left, *right, line[8]]).rstrip())
         return texts
 
 

@@ -1,34 +1,36 @@
-"""Counts the instructions of the core's functions with valgrind, and compares them with a baseline.
+"""Counts the instructions of the core's functions with valgrind: of this tree, and of a reference.
 
-Counts do not depend on how busy or fast the machine is, but on compiler, Python and processor: the
-baseline names those it was made with, and other ones are not compared.
+Both cores are built and counted in the same run, by the same tools and under the same conditions:
+what differs is the source. The reference is the core as it stood in the commit that last changed
+`benchmarks/instructions.md`, the list of changes that were accepted.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-BASELINE = HERE / "instructions.json"
+ROOT = HERE.parent
+ACCEPTED = "benchmarks/instructions.md"
 ALLOWED = 0.03
 BESIDE = 20  # instructions more or less, for what takes hardly any
 MESSAGES = 300
-REPEATS = 200
+LOADS = 3
+REPEATS = 200  # rows of the columns
 SECOND = 1_737_158_400
-AGAIN = "make bench-instructions-baseline"
 
 # Name in the report: class and function, as the core's source has them.
 FUNCTIONS = {
@@ -41,34 +43,44 @@ FUNCTIONS = {
     "Snapshot.unpack": ("Snapshot", "unpack"),
     "ColumnDecoder.extend": ("ColumnDecoder", "extend"),
 }
+# How often, where not once a message.
+CALLS = {"parse_depth_snapshot": LOADS, "OrderBook.load": LOADS, "ColumnDecoder.extend": 1}
+
+
+class Skipped(Exception):
+    """Nothing can be compared here."""
+
+
+# -- under valgrind -------------------------------------------------------------------------------
 
 
 def work(file: Path) -> None:
-    """Call each function as often as always; runs under valgrind."""
-    from obframe._core import (
-        ColumnDecoder,
-        OrderBook,
-        Snapshot,
-        parse_depth_snapshot,
-        parse_depth_update,
-    )
+    """Call each function as often as always: once to warm up, and once to be counted."""
+    import gc
+
+    sys.path.insert(0, "")
+    from obframe import _core as core
 
     first, *messages = file.read_bytes().splitlines()
-    book = OrderBook("BTCUSDT")
-    book.load(parse_depth_snapshot(first, "BTCUSDT"))
-    for message in messages:
-        update = parse_depth_update(message)
-        if update is None:
-            raise ValueError("the stream holds what is no event")
-        book.apply(update)
-    for _ in range(REPEATS):
-        packed = book.snapshot(SECOND).pack()
-        Snapshot.unpack(packed, "BTCUSDT")
-    levels = {
-        name: array("q", bytes(8 * 20 * REPEATS))
-        for name in ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
-    }
-    ColumnDecoder(20, **levels).extend([packed] * REPEATS)
+    book = core.OrderBook("BTCUSDT")
+    gc.collect()
+    gc.disable()
+    for _ in range(2):
+        os.getppid()  # where counting begins anew: see `count`
+        for _ in range(LOADS):
+            book.load(core.parse_depth_snapshot(first, "BTCUSDT"))
+        for message in messages:
+            book.apply(core.parse_depth_update(message))
+            packed = book.snapshot(SECOND).pack()
+            core.Snapshot.unpack(packed, "BTCUSDT")
+        levels = {
+            name: array("q", bytes(8 * 20 * REPEATS))
+            for name in ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
+        }
+        core.ColumnDecoder(20, **levels).extend([packed] * REPEATS)
+
+
+# -- counting -------------------------------------------------------------------------------------
 
 
 def write_messages(file: Path) -> None:
@@ -81,30 +93,52 @@ def write_messages(file: Path) -> None:
     file.write_bytes(b"\n".join([json.dumps(first).encode(), *stream.messages]))
 
 
-def count() -> dict[str, float]:
+def count(core: Path) -> dict[str, float]:
     """Run the work under valgrind; return the instructions of one call of each function.
+
+    The core runs in a package of its own, without site-packages, from a folder whose path is as
+    long as ever, in an environment of three variables: stack and heap, and with them what copying
+    and allocating take, are the same in every checkout.
+
+    Args:
+        core: The built core; beside it stands its package's ``errors.py``.
 
     Raises:
         RuntimeError: A function was not seen.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        messages, out = Path(folder, "messages"), Path(folder, "callgrind")
-        write_messages(messages)
-        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
-        command += [sys.executable, "-P", __file__, "--work", str(messages)]
-        environ = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc"}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        package = folder / "obframe"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        shutil.copy(core, package)
+        shutil.copy(core.parent / "errors.py", package)
+        shutil.copy(__file__, folder / "work.py")
+        write_messages(folder / "messages")
+        command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=out"]
+        command += ["--zero-before=getppid", os.path.realpath(sys.executable)]
+        environ = {"PYTHONHASHSEED": "0", "PYTHONMALLOC": "malloc", "LC_ALL": "C.UTF-8"}
+        done = subprocess.run(
+            [*command, "-I", "-S", "-B", "work.py", "--work", "messages"],
+            cwd=folder,
+            env={**environ, "PATH": os.defpath},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise RuntimeError(f"valgrind failed:\n{done.stderr[-4000:]}")
-        with out.open() as lines:
+        with (folder / "out").open() as lines:
             calls, costs = read_costs(lines)
     found = {}
     for name, (owner, function) in FUNCTIONS.items():
         prefix = rf"\d+{owner}_" if owner else ""
         symbol = re.compile(rf"__pyx_pw_7obframe_5_core_{prefix}\d+{function}(\.\w+)*")
         matches = [each for each in costs if symbol.fullmatch(each)]
-        if len(matches) != 1 or not calls[matches[0]]:
-            raise RuntimeError(f"{name}: one symbol was expected, {matches} were called")
+        expected = CALLS.get(name, MESSAGES)
+        if len(matches) != 1 or calls[matches[0]] != expected:
+            seen = {each: calls[each] for each in matches}
+            raise RuntimeError(f"{name}: {expected} calls of one symbol were expected, not {seen}")
         found[name] = costs[matches[0]] / calls[matches[0]]
     return found
 
@@ -136,81 +170,98 @@ def read_costs(lines: Iterator[str]) -> tuple[Mapping[str, int], Mapping[str, in
     return calls, costs
 
 
-def describe_tools() -> dict[str, str]:
-    """Return what counts depend on."""
-    compiler = os.environ.get("CC", "cc")
-    answer = subprocess.check_output([compiler, "--version"], text=True).splitlines()[0]
-    flags = ""
-    if (cpu := Path("/proc/cpuinfo")).exists():
-        line = re.search(r"^flags\s*:(.*)$", cpu.read_text(), re.MULTILINE)
-        known = set(line[1].split()) if line else set()
-        flags = " ".join(sorted(known & {"avx2", "bmi2", "sse4_2"}))
-    return {
-        "compiler": answer,
-        "python": f"{platform.python_version()} {platform.python_compiler()}",
-        "cython": version("cython"),
-        "libc": " ".join(platform.libc_ver()),
-        "machine": f"{platform.machine()} {flags}".strip(),
-        "valgrind": subprocess.check_output(["valgrind", "--version"], text=True).strip(),
-    }
+# -- the reference --------------------------------------------------------------------------------
+
+
+def ask_git(*arguments: str) -> str:
+    """Return git's answer about this checkout.
+
+    Raises:
+        Skipped: There is no git, or this is no checkout.
+    """
+    command = ["git", "-C", str(ROOT), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Skipped("there is no git to take the reference from") from None
+    if done.returncode:
+        raise Skipped(f"git has no reference: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def find_reference() -> str:
+    """Return the commit whose core is the reference.
+
+    Raises:
+        Skipped: It cannot be known.
+    """
+    if ask_git("rev-parse", "--is-shallow-repository") == "true":
+        raise Skipped("a shallow clone does not hold the reference; git fetch --unshallow")
+    if ask_git("status", "--porcelain", "--", ACCEPTED):
+        raise Skipped(f"{ACCEPTED} is changed: the reference is the commit to come")
+    commit = ask_git("log", "-1", "--format=%H", "--", ACCEPTED)
+    if not commit:
+        raise Skipped(f"no commit has {ACCEPTED}")
+    return commit
+
+
+def build(commit: str, folder: Path) -> Path:
+    """Build the core of a commit; return the folder of its package."""
+    sys.path.append(str(ROOT / "safety"))
+    from corebuild import PROJECT, build_copy
+
+    archive, tree = folder / "tree.tar", folder / "tree"
+    ask_git("archive", "-o", str(archive), commit, "obframe", "plugins", *PROJECT)
+    with tarfile.open(archive) as file:
+        file.extractall(tree, filter="data")
+    return build_copy(folder / "built", root=tree) / "obframe"
 
 
 def compare(counts: Mapping[str, float], before: Mapping[str, float]) -> int:
     """Print a table; return 1 when anything changed by more than is allowed."""
     code = 0
-    print(f"{'function':<22} {'baseline':>12} {'now':>12} {'change':>8}")
-    for name in dict.fromkeys([*before, *counts]):
-        if name not in before or name not in counts:
-            print(f"{name:<22} {'is on one side only':>26}  MISSED")
-            code = 1
-            continue
-        change = counts[name] / before[name] - 1
-        verdict = (
-            "ok"
-            if abs(counts[name] - before[name]) <= max(ALLOWED * before[name], BESIDE)
-            else "MISSED"
-        )
-        code |= verdict != "ok"
+    print(f"{'function':<22} {'reference':>12} {'now':>12} {'change':>8}")
+    for name, now in counts.items():
+        then = before[name]
+        held = abs(now - then) <= max(ALLOWED * then, BESIDE)
+        code |= not held
         print(
-            f"{name:<22} {before[name]:>12,.0f} {counts[name]:>12,.0f} {change:>+8.1%}  {verdict}"
+            f"{name:<22} {then:>12,.1f} {now:>12,.1f} {now / then - 1:>+8.2%}  "
+            f"{'ok' if held else 'MISSED'}"
         )
     if code:
-        print(f"over {ALLOWED:.0%}: if it is meant to be so, {AGAIN} and commit the result")
+        print(
+            f"a change over {ALLOWED:.0%}, to either side: if it is meant, add a line to "
+            f"{ACCEPTED} in the commit that makes it"
+        )
     return code
 
 
 def main() -> int:
-    """Count and compare, or write the baseline."""
+    """Count and compare."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="make what is counted the baseline")
-    parser.add_argument("--baseline", type=Path, default=BASELINE)
+    parser.add_argument("--reference", help="a commit, instead of the one last accepted")
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         work(options.work)
         return 0
-    if shutil.which("valgrind") is None:
-        print(
-            "no instructions are counted: there is no valgrind; on Debian: apt-get install valgrind"
-        )
-        required = os.environ.get("OBFRAME_REQUIRE_SERVERS") == "1"
-        return 1 if required and shutil.which("apt-get") else 0
-    tools = describe_tools()
-    if options.write:
-        counts = {name: round(value) for name, value in count().items()}
-        text = json.dumps({"tools": tools, "instructions": counts}, indent=2)
-        options.baseline.write_text(text + "\n")
-        print(text)
+    try:
+        if shutil.which("valgrind") is None:
+            raise Skipped("there is no valgrind; on Debian: apt-get install valgrind")
+        commit = options.reference or find_reference()
+        spec = importlib.util.find_spec("obframe._core")
+        if spec is None or spec.origin is None:
+            raise RuntimeError("the core is not built; make setup")
+        with tempfile.TemporaryDirectory() as folder:
+            package = build(commit, Path(folder))
+            (reference,) = package.glob("_core.*.so")
+            before = count(reference)
+    except Skipped as reason:
+        print(f"instructions are not compared: {reason}")
         return 0
-    baseline = json.loads(options.baseline.read_text())
-    differing = [key for key in tools if tools[key] != baseline["tools"].get(key)]
-    if differing:
-        print("instructions are not compared, the baseline was made with other tools:")
-        for key in differing:
-            print(f"  {key}: {baseline['tools'].get(key)}, here {tools[key]}")
-        print(f"{AGAIN} makes one for these")
-        return 0
-    return compare(count(), baseline["instructions"])
+    print(f"instructions of a call, beside those of {commit[:12]}")
+    return compare(count(Path(spec.origin)), before)
 
 
 if __name__ == "__main__":

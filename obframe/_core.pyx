@@ -1,4 +1,4 @@
-# cython: language_level=3, auto_pickle=False, embedsignature=False, initializedcheck=False, autotestdict=False
+# cython: language_level=3, auto_pickle=False, embedsignature=False, initializedcheck=False, autotestdict=False, freethreading_compatible=True
 """The compiled core: depth messages, books, snapshots and their bytes.
 
 Prices and quantities are exact decimals in fixed point: what comes out is what came in, digit for
@@ -2605,6 +2605,9 @@ cdef class OrderBook:
 
     It does not judge continuity: whoever calls ``apply`` has proven that the update follows.
 
+    Threads: different books know nothing of each other. Of one book each call is whole, on a
+    Python without GIL too; a sequence of calls is the caller's to guard.
+
     Args:
         symbol: The instrument's symbol.
 
@@ -2638,26 +2641,31 @@ cdef class OrderBook:
         return self._symbol
 
     @property
+    @cython.critical_section
     def update_id(self):
         """The id of the last update applied, or of the snapshot loaded; 0 when empty."""
         return self._update_id
 
     @property
+    @cython.critical_section
     def bid_count(self):
         """Number of bid levels."""
         return self._bids.count
 
     @property
+    @cython.critical_section
     def ask_count(self):
         """Number of ask levels."""
         return self._asks.count
 
     @property
+    @cython.critical_section
     def unknown_deletes(self):
         """How many changes deleted a level that was not there, since the book was made."""
         return self._unknown_deletes
 
     @property
+    @cython.critical_section
     def crossed(self):
         """Whether the best bid is at or above the best ask."""
         if self._bids.count == 0 or self._asks.count == 0:
@@ -2665,12 +2673,14 @@ cdef class OrderBook:
         return self._bids.keys[self._bids.end - 1] >= ~self._asks.keys[self._asks.end - 1]
 
     @property
+    @cython.critical_section
     def nbytes(self):
         """Bytes of memory that the book holds, its unused room included."""
         return (
             sizeof_book() + sizeof_side(&self._bids) + sizeof_side(&self._asks)
         )
 
+    @cython.critical_section
     def load(self, DepthSnapshot snapshot not None):
         """Replace everything by a snapshot.
 
@@ -2700,6 +2710,7 @@ cdef class OrderBook:
         self._scale = snapshot._scale
         self._update_id = snapshot._last
 
+    @cython.critical_section
     def apply(self, DepthUpdate update not None):
         """Apply an update, whole or not at all.
 
@@ -2782,6 +2793,7 @@ cdef class OrderBook:
             )
         return 0
 
+    @cython.critical_section
     def clear(self):
         """Forget all levels, the update id and the coverage, and give the memory back."""
         free_side(&self._bids)
@@ -2789,6 +2801,7 @@ cdef class OrderBook:
         self._scale = BASE_SCALE
         self._update_id = 0
 
+    @cython.critical_section
     def covers(self, depth=20):
         """Tell whether the best ``depth`` levels of both sides are surely known.
 
@@ -2799,6 +2812,7 @@ cdef class OrderBook:
         cdef Py_ssize_t levels = check_depth(depth)
         return covers_side(&self._bids, levels) and covers_side(&self._asks, levels)
 
+    @cython.critical_section
     def bids(self, depth=None):
         """Return the best bids, highest first, as ``(price, quantity)``.
 
@@ -2807,6 +2821,7 @@ cdef class OrderBook:
         """
         return self._list(&self._bids, depth, 0)
 
+    @cython.critical_section
     def asks(self, depth=None):
         """Return the best asks, lowest first, as ``(price, quantity)``.
 
@@ -2847,6 +2862,7 @@ cdef class OrderBook:
             PyMem_RawFree(copies)
         return levels
 
+    @cython.critical_section
     def snapshot(self, timestamp, depth=20):
         """Take the best levels as a row.
 
@@ -2895,6 +2911,7 @@ cdef class OrderBook:
         snapshot._made = True
         return snapshot
 
+    @cython.critical_section
     def __repr__(self):
         return (
             f"<OrderBook {self._symbol} at {self._update_id}: "

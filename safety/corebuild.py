@@ -17,7 +17,10 @@ PROJECT = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build_copy(
-    folder: Path, flags: Sequence[str] = (), changes: Mapping[str, str] | None = None
+    folder: Path,
+    flags: Sequence[str] = (),
+    changes: Mapping[str, str] | None = None,
+    root: Path = ROOT,
 ) -> Path:
     """Copy the package and build its core there; the checkout's own build stays as it is.
 
@@ -27,6 +30,7 @@ def build_copy(
         folder: Where to; made if need be.
         flags: For compiler and linker.
         changes: Texts of the core's source, each found exactly once, and what replaces them.
+        root: The tree to copy, by default this one.
 
     Returns:
         The folder, to be the first of PYTHONPATH.
@@ -35,17 +39,15 @@ def build_copy(
         ValueError: A text to be replaced is not there exactly once.
         RuntimeError: The build failed.
     """
-    source = (ROOT / CORE).read_text()
+    source = (root / CORE).read_text()
     for old, new in (changes or {}).items():
         if source.count(old) != 1:
             raise ValueError(f"{source.count(old)} times in {CORE}: {old!r}")
         source = source.replace(old, new)
     stamp = folder / "built.json"
-    files = [
-        ROOT / "setup.py",
-        ROOT / CORE.with_suffix(".h"),
-        *(Path(flag) for flag in flags if flag.endswith(".h")),
-    ]
+    files = [root / "setup.py", *(Path(flag) for flag in flags if flag.endswith(".h"))]
+    if (header := root / CORE.with_suffix(".h")).exists():  # not in cores of long ago
+        files.append(header)
     texts = source + "".join(file.read_text() for file in files)
     made_of = json.dumps([hashlib.sha256(texts.encode()).hexdigest(), *flags])
     rebuild = not stamp.exists() or stamp.read_text() != made_of
@@ -54,9 +56,9 @@ def build_copy(
         folder.mkdir(parents=True)
     ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
     for package in ("obframe", "plugins"):
-        shutil.copytree(ROOT / package, folder / package, ignore=ignored, dirs_exist_ok=True)
+        shutil.copytree(root / package, folder / package, ignore=ignored, dirs_exist_ok=True)
     for name in PROJECT:
-        shutil.copy(ROOT / name, folder)
+        shutil.copy(root / name, folder)
     (folder / CORE).write_text(source)
     if rebuild:
         _compile(folder, flags)

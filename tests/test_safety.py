@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
 from sanitize import FLAGS  # noqa: E402
 from targets import TARGETS  # noqa: E402
+from threads import check_books_apart, check_one_book  # noqa: E402
 
 SEEDS = sorted((SAFETY / "corpus").glob("*/*"))
 PARSER = r"^def parse_depth_snapshot\(.*\):$"
@@ -79,3 +81,23 @@ def test_what_is_wrong_is_found_and_can_be_run_again(tmp_path: Path) -> None:
     done = fuzz("--core", str(core), "--replay", "snapshot", str(wrong))
     assert done.returncode == 1
     assert "AssertionError: not JSON, and InvalidEvent" in done.stdout, done.stdout
+
+
+def test_threads_take_the_same_rows_as_one() -> None:
+    """With books of their own, and while they read one that another changes."""
+    check_books_apart(messages=100)
+    check_one_book(messages=100)
+
+
+def test_without_a_free_threaded_python_the_reason_is_told() -> None:
+    command = [sys.executable, str(SAFETY / "free_threaded.py"), "no-such-python"]
+    for required, code in (("0", 0), ("1", 1)):
+        done = subprocess.run(
+            command,
+            env={**os.environ, "OBFRAME_REQUIRE_FREE_THREADED": required},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "not tested without GIL: no Python of that kind among no-such-python" in done.stdout
