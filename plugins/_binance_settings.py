@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from obframe import SNAPSHOT_DEPTH
+from obframe_plugins._websocket import LIBRARIES, is_installed
 
 MOST_STREAMS = 1024
 """Streams that Binance allows on one connection."""
@@ -72,6 +73,9 @@ class BinanceSettings:
     proxy: str = _setting(
         "", "http:// proxy for both; empty for the environment's, 'none' to use no proxy"
     )
+    transport: Literal["auto", "websockets", "picows"] = _setting(
+        "auto", "library that reads the streams; auto: picows when it is installed"
+    )
     snapshot_limit: int = _setting(0, "levels a side of a REST snapshot; 0 for 1000")
     streams_per_connection: int = _setting(300, "most symbols on one connection, up to 1024")
     max_message_bytes: int = _setting(8_388_608, "longest message to accept")
@@ -112,6 +116,13 @@ class BinanceSettings:
         ]
         if self.proxy not in ("", "none") and (mend := _check_url(self.proxy, ("http",))):
             found.append(f"proxy is {self.proxy!r}; {mend}, or 'none'")
+        if self.transport not in ("auto", *LIBRARIES):
+            found.append(f"transport is {self.transport!r}; use auto, {' or '.join(LIBRARIES)}")
+        elif self.transport != "auto" and not is_installed(self.transport):
+            found.append(
+                f"transport is {self.transport!r}, which is not installed; "
+                "pip install 'obframe[fast]', or use 'auto'"
+            )
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(item.default, float) and not (0 < value < math.inf):

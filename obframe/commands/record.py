@@ -23,7 +23,7 @@ from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
 logger = logging.getLogger("obframe.run")
 
-_CHATTY = ("aiohttp", "asyncio", "websockets")
+_CHATTY = ("aiohttp", "asyncio", "picows", "websockets")
 
 
 class LineFormatter(logging.Formatter):
