@@ -40,8 +40,8 @@ logger = logging.getLogger("obframe.recorder")
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
 _RETENTION_AGAIN = 5.0
-_SAMPLED_AT_ONCE = 100
-"""Books sampled in one turn of the event loop: about a millisecond."""
+_SAMPLED_AT_ONCE = 250
+"""Books sampled in one turn of the event loop: two to three milliseconds."""
 _SAMPLED_WITHIN = 0.1
 """Seconds after which a tick's rows are sampled without any more turns: they have to be of it."""
 # Losses that are found only some time after the first update went missing.
