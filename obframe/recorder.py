@@ -334,7 +334,9 @@ class Recorder:
             self._writer.submit(second, (), sample.marks)
             return
         began = self._clock.monotonic()
-        wanted = [(sync, self._sampled[sync.instrument.symbol]) for sync in self.books.synchronizers]
+        wanted = [
+            (sync, self._sampled[sync.instrument.symbol]) for sync in self.books.synchronizers
+        ]
         try:
             for start in range(0, len(wanted), _SAMPLED_AT_ONCE):
                 if start and self._clock.monotonic() - began < _SAMPLED_WITHIN:

@@ -159,13 +159,22 @@ class LoopSource:
         bids, asks = place.walk.depth(place.step)
         return Depth(place.last, bids[:limit], asks[:limit], place.time_ms)
 
-    def truth(self, symbol: str, update_id: int) -> tuple[Levels, Levels] | None:
-        """Return both sides as they were at an update id; None when no event had it."""
+    def count(self, symbol: str, update_id: int) -> int | None:
+        """Return how many events lead to an update id, counted from some point of the symbol's own.
+
+        None when no event had the id.
+        """
         place = self._by_name[symbol]
         ids = place.walk.ids
-        within = (update_id - place.base) % ids[-1]
+        rounds, within = divmod(update_id - place.base, ids[-1])
         step = bisect_left(ids, within)
-        return place.walk.depth(step % len(place.walk.changes)) if ids[step] == within else None
+        return rounds * len(place.walk.changes) + step if ids[step] == within else None
+
+    def truth(self, symbol: str, update_id: int) -> tuple[Levels, Levels] | None:
+        """Return both sides as they were at an update id; None when no event had it."""
+        walk = self._by_name[symbol].walk
+        count = self.count(symbol, update_id)
+        return None if count is None else walk.depth(count % len(walk.changes))
 
 
 def _apply(side: dict[str, str], changes: Iterable[tuple[str, str]]) -> None:
