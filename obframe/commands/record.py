@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import importlib.util
 import logging
@@ -163,6 +164,9 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         )
         if ending.asked:
             return None
+        # What has been loaded stays: the collector need not walk through it again while it runs.
+        gc.collect()
+        gc.freeze()
         ending.recorder = recorder
         names = {kind: provider.name for kind, provider in session.chosen.items()}
         parts = [*(f"{kind} {name}" for kind, name in names.items()), f"event loop {event_loop}"]
