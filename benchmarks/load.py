@@ -102,13 +102,11 @@ class Desk:
             self.environ["SSL_CERT_FILE"] = str(load.tls)
 
     @contextmanager
-    def start(self, *arguments: object, python: str = sys.executable) -> Iterator[Any]:
-        """Run a command; it is ended in order, its log is a file."""
-        name = str(arguments[0]).rpartition("/")[2]
-        command = [python, "-m", "obframe"] if python == sys.executable else [python]
-        with (self.folder / f"{name}.log").open("w") as log:
+    def start(self, *arguments: object) -> Iterator[Any]:
+        """Run one of our commands; it is ended in order, its log is a file."""
+        with (self.folder / f"{arguments[0]}.log").open("w") as log:
             process = subprocess.Popen(
-                [*command, *map(str, arguments)],
+                [sys.executable, "-m", "obframe", *map(str, arguments)],
                 cwd=self.folder,
                 env=self.environ,
                 stdout=subprocess.PIPE,
@@ -231,7 +229,8 @@ def judge_rows(figures: Figures, path: Path, source: LoopSource, window: tuple[i
                 figures.faults.append(f"{symbol}: rows are missing {holes[:5]}")
                 continue
             first, last = (source.count(symbol, ids[second]) for second in window)
-            assert first is not None and last is not None
+            assert first is not None
+            assert last is not None
             messages += last - first
     if rows != figures.rows:
         figures.faults.append(f"{rows} rows are right, {figures.rows} were said to be stored")
@@ -252,9 +251,11 @@ def make_certificate() -> Iterator[Path]:
         pem = Path(folder, "venue.pem")
         key, cert = Path(folder, "key"), Path(folder, "cert")
         subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-            + ["-keyout", key, "-out", cert, "-subj", "/CN=localhost"]
-            + ["-addext", "subjectAltName=IP:127.0.0.1"],
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+                *("-keyout", key, "-out", cert, "-subj", "/CN=localhost"),
+                *("-addext", "subjectAltName=IP:127.0.0.1"),
+            ],
             check=True,
             capture_output=True,
         )

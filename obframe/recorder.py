@@ -58,7 +58,7 @@ class RunSummary:
         gap_seconds: Lost seconds by reason, all symbols.
         states: Books by state at the end.
         updates: Depth updates received.
-        tick_lag_p99: Seconds from a second's label to the sampling of its last row, 99th percentile.
+        tick_lag_p99: Seconds from a second's label to the sampling of its last row, 99th percent.
         book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
         drained: Whether everything sampled was stored before the end.
         counters: What happened, by part and name, such as ``feed.reconnects``.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from picows import (
@@ -31,9 +32,10 @@ from obframe_plugins._websocket import (
 )
 
 _TEXT = WSMsgType.TEXT
+_TOO_BIG = 1009
 
 
-class _Listener(WSListener):  # type: ignore[misc]  # compiled, without types that mypy can see
+class _Listener(WSListener):
     """Takes every frame from the library's read callback.
 
     A frame is of use during its callback only: it points into the library's read buffer.
@@ -61,7 +63,7 @@ class _Listener(WSListener):  # type: ignore[misc]  # compiled, without types th
         else:
             self._take_other(transport, frame, received_ns)
 
-    def on_ws_disconnected(self, transport: WSTransport) -> None:
+    def on_ws_disconnected(self, transport: WSTransport) -> None:  # noqa: ARG002 (the library's)
         self.close_received.set()
         self.end(None)
 
@@ -160,7 +162,7 @@ class _Socket:
         if shake is not None:
             received, sent = _read(shake.recv), _read(shake.sent)
         we_began = shake is not None and not shake.recv_then_sent
-        too_big = we_began and sent is not None and sent[0] == WSCloseCode.MESSAGE_TOO_BIG
+        too_big = we_began and sent is not None and sent[0] == _TOO_BIG
         code = None if received is None else received[0]
         return Closed(describe_end(received, sent, we_began), code, too_big)
 
@@ -171,10 +173,8 @@ def _read(close: Any) -> tuple[int, str] | None:
 
 async def _settle(transport: WSTransport) -> None:
     """Wait until TCP has ended; why it did is told elsewhere."""
-    try:
+    with suppress(Exception):
         await transport.wait_disconnected()
-    except Exception:  # noqa: S110
-        pass
 
 
 class _Dialler:
@@ -209,10 +209,8 @@ class _Dialler:
     def hang_up(self) -> None:
         """End what was begun: the transport, if there is one, sees the end of the stream."""
         if self._socket is not None and self._socket.fileno() >= 0:
-            try:
+            with suppress(OSError):  # it may have ended already
                 self._socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass  # it has ended already
 
 
 async def open_socket(url: str, options: Options, take: Take) -> _Socket:

@@ -130,10 +130,11 @@ def _read(close: Close | None) -> tuple[int, str] | None:
 
 async def open_socket(url: str, options: Options, take: Take) -> _Socket:
     """Open a connection; see ``_websocket.Open``."""
+    make: Any = partial(_Pushing, take=take)
     try:
         connection = await connect(
             url,
-            create_connection=partial(_Pushing, take=take),
+            create_connection=make,  # called as a class would be
             compression=None,
             max_size=options.max_message_bytes,
             open_timeout=options.open_timeout,
