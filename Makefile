@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h
 
 .DEFAULT_GOAL := help
-.PHONY: bench-core bench-instructions bench-structures sanitize fuzz free-threaded nightly
+.PHONY: bench-core bench-instructions bench-load bench-structures sanitize fuzz free-threaded nightly
 .PHONY: help run test lint bench bench-peers crash soak docs build clean setup
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo 'make lint | bench | bench-peers | docs | build | clean'
+	@echo 'make bench-load          record 1,500 symbols and judge every row; LOAD_OPTIONS=--help'
 	@echo 'make crash ROUNDS=100    kill -9 a recorder of 20 symbols so many times'
 	@echo 'make soak SECONDS=3600   record 20 symbols for so long and judge every row'
 	@echo 'make sanitize            test the core built with AddressSanitizer and UBSan'
@@ -64,6 +65,11 @@ bench: $(VENV)/.stamp-built
 # The budgets that only the processor decides, not the disk or the wall clock.
 bench-core: $(VENV)/.stamp-built
 	$(BIN)/python -m pytest benchmarks/bench_core.py benchmarks/bench_book.py benchmarks/bench_serialization.py
+
+# 1,500 symbols from the loopback venue, by each library and event loop, plain and over TLS.
+LOAD_OPTIONS ?=
+bench-load: $(VENV)/.stamp-built
+	$(BIN)/python benchmarks/load.py $(LOAD_OPTIONS)
 
 bench-instructions: $(VENV)/.stamp-built
 	$(BIN)/python benchmarks/instructions.py

@@ -242,9 +242,23 @@ def exchange(
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 1,
     rate: Annotated[float, typer.Option(help="Simulated depth events a second and symbol.")] = 10.0,
     levels: Annotated[int, typer.Option(help="Simulated levels a side.")] = 1000,
+    loop: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Make N events of a book beforehand and serve them for ever, there and back: "
+            "for loads of thousands of symbols.",
+        ),
+    ] = 0,
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
     ] = "",
+    weight_limit: Annotated[
+        int, typer.Option(help="REST weight allowed a minute; 0: as the market's own.")
+    ] = 0,
+    tls: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Certificate and key, for https and wss.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 9000,
     fault: Annotated[
@@ -274,7 +288,10 @@ def exchange(
         "seed": seed,
         "rate": rate,
         "levels": levels,
+        "loop": loop,
         "market": market,
+        "weight_limit": weight_limit,
+        "tls": tls,
         "host": host,
         "port": port,
         "faults": tuple(fault or ()),

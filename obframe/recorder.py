@@ -40,6 +40,10 @@ logger = logging.getLogger("obframe.recorder")
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
 _RETENTION_AGAIN = 5.0
+_SAMPLED_AT_ONCE = 250
+"""Books sampled in one turn of the event loop: two to three milliseconds."""
+_SAMPLED_WITHIN = 0.1
+"""Seconds after which a tick's rows are sampled without any more turns: they have to be of it."""
 # Losses that are found only some time after the first update went missing.
 _MISSED_BEFORE = (GapReason.SEQUENCE, GapReason.SILENT, GapReason.DISCONNECTED)
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
@@ -54,7 +58,7 @@ class RunSummary:
         gap_seconds: Lost seconds by reason, all symbols.
         states: Books by state at the end.
         updates: Depth updates received.
-        tick_lag_p99: Seconds from a second's label to its sampling, 99th percentile.
+        tick_lag_p99: Seconds from a second's label to the sampling of its last row, 99th percent.
         book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
         drained: Whether everything sampled was stored before the end.
         counters: What happened, by part and name, such as ``feed.reconnects``.
@@ -281,7 +285,8 @@ class Recorder:
     async def _sample_ticks(self, first_wanted: asyncio.Event) -> None:
         await first_wanted.wait()
         async for tick in ticks(self._clock, self._settings.late_tolerance):
-            self.books.tick(self._clock.monotonic())
+            began = self._clock.monotonic()
+            self.books.tick(began)
             if tick.missed is not None:
                 if tick.relived:
                     self._relive(tick.missed)
@@ -291,11 +296,12 @@ class Recorder:
                     self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
             if tick.second is None:
                 continue
-            self._lag.add(int(tick.lag * 1e9))
             if tick.relived:
                 self._counters["relived_seconds"] += 1
                 continue
-            self._sample(tick.second)
+            await self._sample(tick.second)
+            lag = tick.lag + self._clock.monotonic() - began
+            self._lag.add(int(lag * 1e9))
 
     def _relive(self, missed: Missed) -> None:
         """Mark the seconds that come again: each is told of already, and that stays."""
@@ -315,7 +321,8 @@ class Recorder:
                 self._writer.add_gap(symbol, *missed)
         self._writer.submit(missed.end, (), ())
 
-    def _sample(self, second: int) -> None:
+    async def _sample(self, second: int) -> None:
+        """Account for one second of every symbol; let the loop read between some and the next."""
         sample = _Sample(marks=self._take_late_marks())
         age = self._clock.time() - second
         if not -_NEWEST_LABEL <= age <= _OLDEST_LABEL:
@@ -326,23 +333,38 @@ class Recorder:
                     self._writer.add_gap(symbol, second, second, GapReason.CLOCK_STEP, detail)
             self._writer.submit(second, (), sample.marks)
             return
-        for sync in self.books.synchronizers:
-            symbol = sync.instrument.symbol
-            sampled = self._sampled[symbol]
-            if sampled.first is None:
-                sampled.first = second
-                self._writer.resume(symbol, second, sampled.before)
-            try:
-                lost = self._sample_book(sync, sampled, second, sample)
-            except Exception as error:
-                logger.exception("%s: the book could not be sampled", symbol)
-                lost = GapReason.INTERNAL, f"{type(error).__name__}: {error}"
-            if lost is not None:
-                self._writer.add_gap(symbol, second, second, *lost)
-        self._writer.submit(second, sample.records, sample.marks)
+        began = self._clock.monotonic()
+        wanted = [
+            (sync, self._sampled[sync.instrument.symbol]) for sync in self.books.synchronizers
+        ]
+        try:
+            for start in range(0, len(wanted), _SAMPLED_AT_ONCE):
+                if start and self._clock.monotonic() - began < _SAMPLED_WITHIN:
+                    await asyncio.sleep(0)
+                for sync, sampled in wanted[start : start + _SAMPLED_AT_ONCE]:
+                    # Meanwhile it may have gone, or gone and come again.
+                    if self._sampled.get(sync.instrument.symbol) is sampled:
+                        self._sample_symbol(sync, sampled, second, sample)
+        finally:
+            self._writer.submit(second, sample.records, sample.marks)
         if sample.snapshots:
             for sink in self._sinks:
                 sink.submit(sample.snapshots)
+
+    def _sample_symbol(
+        self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
+    ) -> None:
+        symbol = sync.instrument.symbol
+        if sampled.first is None:
+            sampled.first = second
+            self._writer.resume(symbol, second, sampled.before)
+        try:
+            lost = self._sample_book(sync, sampled, second, sample)
+        except Exception as error:
+            logger.exception("%s: the book could not be sampled", symbol)
+            lost = GapReason.INTERNAL, f"{type(error).__name__}: {error}"
+        if lost is not None:
+            self._writer.add_gap(symbol, second, second, *lost)
 
     def _sample_book(
         self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample

@@ -7,6 +7,7 @@ line.
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import re
 from collections.abc import Mapping
@@ -87,8 +88,17 @@ class RecorderSettings:
     sink_timeout: float = field(
         default=5.0, metadata={"help": "How long one call of a sink may take."}
     )
+    event_loop: Literal["auto", "asyncio", "uvloop"] = field(
+        default="auto",
+        metadata={"help": "What `obframe run` waits with; auto: uvloop when it is installed."},
+    )
 
     def __post_init__(self) -> None:
+        if self.event_loop == "uvloop" and importlib.util.find_spec("uvloop") is None:
+            raise ValueError(
+                "event_loop is 'uvloop', which is not installed; "
+                "pip install 'obframe[fast]', or use 'auto'"
+            )
         _at_least(1, self, "queue_rows", "sink_queue")
         _more_than_zero(self, "drain_timeout", "summary_interval", "sink_timeout")
         if not 0 < self.late_tolerance < 1:

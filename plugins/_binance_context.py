@@ -13,6 +13,7 @@ from typing import Any
 from obframe import DepthSnapshot, Emit, FeedStatus, GapReason, Instrument, StreamEvent
 from obframe_plugins._binance_plan import Backoff, RollingLimit
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.binance")
 
@@ -80,6 +81,7 @@ class Context:
         connections: Limits new connections; outlives a run.
         rng: Source of all jitter.
         emit: Where events go.
+        open_socket: Opens websocket connections.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Context:
         connections: RollingLimit,
         rng: random.Random,
         emit: Emit,
+        open_socket: Open,
     ) -> None:
         self.settings = settings
         self.counters = counters
         self.rng = rng
         self.emit = emit
+        self.open_socket = open_socket
         self.halted: set[str] = set()
         self._connections = connections
         self._connections_held_until = 0.0

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
-from websockets.asyncio.client import ClientConnection
-
 from obframe import GapReason, Instrument
 from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_plan import Tuning, fit
@@ -18,6 +16,7 @@ from obframe_plugins._binance_wire import (
     encode_command,
     name_stream,
 )
+from obframe_plugins._websocket import Socket
 
 _ACK_ATTEMPTS = 3
 
@@ -107,7 +106,7 @@ class Subscriptions:
         if retry is not None and retry <= now:
             self._changed.set()
 
-    async def run(self, socket: ClientConnection) -> NoReturn:
+    async def run(self, socket: Socket) -> NoReturn:
         """Bring what is subscribed in line with what is wanted, until cancelled.
 
         Raises:
@@ -152,14 +151,14 @@ class Subscriptions:
         if len(names) == 1 and len(self._streams) > 1:
             self._refuse(names[0], str(lost))
 
-    async def _unsubscribe(self, socket: ClientConnection, names: Sequence[str]) -> None:
+    async def _unsubscribe(self, socket: Socket, names: Sequence[str]) -> None:
         error = await self._command(socket, "UNSUBSCRIBE", names)
         if error is not None:
             logger.warning("the venue refused to end streams: %s", error)
         self._on_wire.difference_update(names)
         self._renewed.difference_update(names)
 
-    async def _subscribe(self, socket: ClientConnection, names: Sequence[str]) -> None:
+    async def _subscribe(self, socket: Socket, names: Sequence[str]) -> None:
         error = await self._command(socket, "SUBSCRIBE", names)
         if error is None:
             return
@@ -180,9 +179,7 @@ class Subscriptions:
         if hit:
             self._refused(hit, f"subscription refused: {why}")
 
-    async def _command(
-        self, socket: ClientConnection, method: str, names: Sequence[str]
-    ) -> str | None:
+    async def _command(self, socket: Socket, method: str, names: Sequence[str]) -> str | None:
         """Send a control message; return the error of its answer, or None."""
         for _ in range(_ACK_ATTEMPTS):
             pause = self._sent_at + self._tuning.interval - self._loop.time()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from obframe import SNAPSHOT_DEPTH
+from obframe_plugins._websocket import LIBRARIES, is_installed
 
 MOST_STREAMS = 1024
 """Streams that Binance allows on one connection."""
@@ -72,6 +73,9 @@ class BinanceSettings:
     proxy: str = _setting(
         "", "http:// proxy for both; empty for the environment's, 'none' to use no proxy"
     )
+    transport: Literal["auto", "websockets", "picows"] = _setting(
+        "auto", "library that reads the streams; auto: picows when it is installed"
+    )
     snapshot_limit: int = _setting(0, "levels a side of a REST snapshot; 0 for 1000")
     streams_per_connection: int = _setting(300, "most symbols on one connection, up to 1024")
     max_message_bytes: int = _setting(8_388_608, "longest message to accept")
@@ -112,6 +116,13 @@ class BinanceSettings:
         ]
         if self.proxy not in ("", "none") and (mend := _check_url(self.proxy, ("http",))):
             found.append(f"proxy is {self.proxy!r}; {mend}, or 'none'")
+        if self.transport not in ("auto", *LIBRARIES):
+            found.append(f"transport is {self.transport!r}; use auto, {' or '.join(LIBRARIES)}")
+        elif self.transport != "auto" and not is_installed(self.transport):
+            found.append(
+                f"transport is {self.transport!r}, which is not installed; "
+                "pip install 'obframe[fast]', or use 'auto'"
+            )
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(item.default, float) and not (0 < value < math.inf):
@@ -135,7 +146,8 @@ class BinanceSettings:
             )
         if not found and self.rest_weight_per_minute:
             least = max(self.snapshot_weight, self.info_weight)
-            most = _MARKETS[self.market].weight_per_minute
+            # What another host than the public one allows, its owner knows.
+            most = 10**9 if self.rest_url else _MARKETS[self.market].weight_per_minute
             if not least <= self.rest_weight_per_minute <= most:
                 found.append(
                     f"rest_weight_per_minute is {self.rest_weight_per_minute}; use {least} (one "

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, NoReturn, Protocol
-
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
 
 from obframe import (
     CapacityError,
@@ -32,6 +28,7 @@ from obframe_plugins._binance_wire import (
     describe_failure,
     read_notice,
 )
+from obframe_plugins._websocket import Closed, Options, Socket
 
 _CLOSE_TIMEOUT = 1.0
 _SAMPLES_LOGGED = 10
@@ -128,15 +125,15 @@ class Connection:
 
     async def _run(self) -> StreamLost:
         """Open, read, close; return why it ended. Raises nothing but cancellation."""
-        socket: ClientConnection | None = None
+        socket: Socket | None = None
         try:
             socket = await self._open()
             self._quiet_since = self._loop.time()
-            await race(self._read(socket), self._control.run(socket), self._watch())
+            await race(socket.wait(), self._control.run(socket), self._watch())
         except StreamLost as lost:
             self._control.blame(lost)
             return lost
-        except ConnectionClosed as error:
+        except Closed as error:
             closed = describe_close(error, self._settings)
             self._control.blame(closed)
             return closed
@@ -146,37 +143,26 @@ class Connection:
             return StreamLost(GapReason.INTERNAL, why)
         finally:
             if socket is not None:
+                socket.mute()
                 # In the background: the loss is to be told now, not after the closing handshake.
                 self._context.finish(socket.close())
 
-    async def _open(self) -> ClientConnection:
+    async def _open(self) -> Socket:
         settings = self._settings
         url = settings.stream_url
+        options = Options(
+            max_message_bytes=settings.max_message_bytes,
+            open_timeout=settings.open_timeout,
+            close_timeout=_CLOSE_TIMEOUT,
+            proxy=settings.proxy_for(url),
+            user_agent="obframe",
+        )
         try:
-            return await connect(
-                url,
-                compression=None,
-                max_size=settings.max_message_bytes,
-                # The reader takes everything that has arrived before it waits again: this bounds
-                # what one wake-up may find, and reading is paused for no longer than that.
-                max_queue=1024,
-                open_timeout=settings.open_timeout,
-                close_timeout=_CLOSE_TIMEOUT,
-                # The venue's own pings and the idle time-out do this; ours would count as messages.
-                ping_interval=None,
-                proxy=settings.proxy_for(url),
-                user_agent_header="obframe",
-            )
+            return await self._context.open_socket(url, options, self._receive)
         except Exception as error:
             raise describe_failure(error, url, settings) from error
 
     # -- what comes in ---------------------------------------------------------------------------
-
-    async def _read(self, socket: ClientConnection) -> NoReturn:
-        receive, handle, now = socket.recv, self._receive, time.monotonic_ns
-        while True:
-            # Returns without a turn of the event loop while messages that arrived are left.
-            handle(await receive(decode=False), now())
 
     def _receive(self, data: bytes, received_ns: int) -> None:
         counters = self._counters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
@@ -10,19 +9,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import msgspec
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidProxy,
-    InvalidProxyStatus,
-    InvalidStatus,
-    ProxyError,
-)
 
 from obframe import FeedError, GapReason, MalformedMessage
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._websocket import Closed, HandshakeFailed, HandshakeRefused, ProxyFailed
 
-MESSAGE_TOO_BIG = 1009
 POLICY_VIOLATION = 1008
 
 _LONGEST_BAN = 3 * 24 * 3600.0
@@ -142,38 +133,33 @@ def read_retry_after(value: str | None, default: float) -> float:
     return min(seconds, _LONGEST_BAN) if seconds >= 0 else default
 
 
-def describe_close(error: ConnectionClosed, settings: BinanceSettings) -> StreamLost:
+def describe_close(error: Closed, settings: BinanceSettings) -> StreamLost:
     """Say why an open connection ended."""
-    code = error.rcvd.code if error.rcvd is not None else None
-    if error.sent is not None and error.sent.code == MESSAGE_TOO_BIG:
+    if error.too_big:
         detail = (
             f"the venue sent a message longer than {settings.max_message_bytes} bytes; "
             "raise binance.max_message_bytes if that is to be expected"
         )
         return StreamLost(GapReason.DISCONNECTED, detail)
-    return StreamLost(GapReason.DISCONNECTED, f"connection closed: {clip(str(error))}", code=code)
+    return StreamLost(GapReason.DISCONNECTED, clip(str(error)), code=error.code)
 
 
 def describe_failure(error: Exception, url: str, settings: BinanceSettings) -> StreamLost:
     """Say why a connection could not be opened, and which setting helps."""
     retry = 0.0
     what = clip(str(error)) or type(error).__name__
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        said = f"{url} answered {status}"
-        if status in (403, 451):
+    if isinstance(error, HandshakeRefused):
+        said = f"{url} answered {error.status}"
+        if error.status in (403, 451):
             retry = settings.blocked_retry
             why = f"{said}, which means that this address or place is not served; " + _OTHER_WS
-        elif status in (418, 429):
-            default = 120.0 if status == 418 else 60.0
-            retry = read_retry_after(error.response.headers.get("Retry-After"), default)
+        elif error.status in (418, 429):
+            default = 120.0 if error.status == 418 else 60.0
+            retry = read_retry_after(error.retry_after, default)
             why = f"{said}, too many connections from this address; waiting {retry:g} s"
         else:
             why = f"{said} instead of opening a stream; check binance.ws_url"
-    elif isinstance(error, InvalidProxyStatus):
-        status = error.response.status_code
-        why = f"the proxy answered {status} for {url}; check binance.proxy"
-    elif isinstance(error, ProxyError | InvalidProxy):
+    elif isinstance(error, ProxyFailed):
         why = f"the proxy failed for {url}: {what}; check binance.proxy"
     elif isinstance(error, ssl.SSLError | ssl.CertificateError):
         why = f"TLS with {url} failed: {what}; check binance.ws_url and the clock"
@@ -183,7 +169,7 @@ def describe_failure(error: Exception, url: str, settings: BinanceSettings) -> S
         why = f"{url} did not open within {settings.open_timeout:g} s; {_OTHER_WS}"
     elif isinstance(error, OSError):
         why = f"{url} cannot be reached: {what}; {_OTHER_WS}"
-    elif isinstance(error, InvalidHandshake | EOFError | asyncio.IncompleteReadError):
+    elif isinstance(error, HandshakeFailed):
         why = f"{url} does not speak WebSocket: {what}; check binance.ws_url"
     else:
         why = f"{url} cannot be opened: {type(error).__name__}: {what}"

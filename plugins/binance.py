@@ -2,7 +2,8 @@
 
 ``_binance_stream`` is one connection, ``_binance_shard`` keeps a share of the streams alive over
 one connection after the other, ``_binance_handover`` joins two of them without a seam,
-``_binance_snapshots`` and ``_binance_symbols`` use ``_binance_rest``. Nothing here keeps a book.
+``_binance_snapshots`` and ``_binance_symbols`` use ``_binance_rest``. ``_websocket`` is the seam to
+the libraries that carry connections. Nothing here keeps a book.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from obframe_plugins._binance_settings import BinanceSettings
 from obframe_plugins._binance_shard import Shard
 from obframe_plugins._binance_snapshots import Snapshots
 from obframe_plugins._binance_symbols import Standing, SymbolWatch
+from obframe_plugins._websocket import choose
 
 __all__ = ["BinanceFeed", "BinanceSettings", "obframe_feeds"]
 
@@ -55,7 +57,11 @@ class BinanceFeed:
         """
         if self._run is not None:
             raise RuntimeError("the feed runs already: one call of run() at a time")
-        context = Context(self._settings, self._counters, self._connections, self._random, emit)
+        library, open_socket = choose(self._settings.transport)
+        logger.info("streams are read by %s", library)
+        context = Context(
+            self._settings, self._counters, self._connections, self._random, emit, open_socket
+        )
         async with aiohttp.ClientSession(headers={"User-Agent": "obframe"}) as session:
             run = self._run = _Run(context, session)
             try:

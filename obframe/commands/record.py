@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
+import importlib.util
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -23,7 +26,7 @@ from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
 logger = logging.getLogger("obframe.run")
 
-_CHATTY = ("aiohttp", "asyncio", "websockets")
+_CHATTY = ("aiohttp", "asyncio", "picows", "websockets")
 
 
 class LineFormatter(logging.Formatter):
@@ -63,7 +66,9 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
     """
     set_up_logging(log_level)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
-    summary = asyncio.run(_record(session, duration))
+    loop, factory = choose_loop(session.settings.recorder.event_loop)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        summary = runner.run(_record(session, duration, loop))
     if summary is None:
         return 0
     if output is Format.TABLE:
@@ -73,6 +78,17 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
     if not summary.drained:
         raise StoreUnavailable("rows could not be stored before the end; the log tells how many")
     return 0
+
+
+def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:
+    """Return the name of an event loop and what makes it; None makes asyncio's own.
+
+    Args:
+        wanted: ``asyncio``, ``uvloop``, or ``auto`` for ``uvloop`` where it is installed.
+    """
+    if wanted == "asyncio" or (wanted == "auto" and importlib.util.find_spec("uvloop") is None):
+        return "asyncio", None
+    return "uvloop", importlib.import_module("uvloop").new_event_loop
 
 
 _BEFORE = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
@@ -123,7 +139,7 @@ class _Ending:
             self.recorder.stop()
 
 
-async def _record(session: Session, duration: float | None) -> RunSummary | None:
+async def _record(session: Session, duration: float | None, event_loop: str) -> RunSummary | None:
     ending = _Ending()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -148,7 +164,11 @@ async def _record(session: Session, duration: float | None) -> RunSummary | None
         )
         if ending.asked:
             return None
+        # What has been loaded stays: the collector need not walk through it again while it runs.
+        gc.collect()
+        gc.freeze()
         ending.recorder = recorder
         names = {kind: provider.name for kind, provider in session.chosen.items()}
-        logger.info("recording: %s", ", ".join(f"{kind} {name}" for kind, name in names.items()))
+        parts = [*(f"{kind} {name}" for kind, name in names.items()), f"event loop {event_loop}"]
+        logger.info("recording: %s", ", ".join(parts))
         return await recorder.run(duration)

@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import time
 from collections.abc import Callable, Collection
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -20,6 +22,7 @@ from obframe.testing.exchange_channel import Channel, wrap
 from obframe.testing.exchange_faults import FAULTS, Fault, FaultPlan, parse_fault
 from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired, Sockets
 from obframe.testing.exchange_journal import Journal
+from obframe.testing.exchange_loop import LoopSource
 from obframe.testing.exchange_market import MARKETS, Depth, Event, Source
 from obframe.testing.exchange_options import ExchangeOptions
 from obframe.testing.exchange_rest import Rest, Weights
@@ -33,6 +36,19 @@ _log = logging.getLogger(__name__)
 _COALESCE_SECONDS = 0.004
 """Least sleep: what falls due in it goes out in one write, and wake-ups stay few."""
 _JOURNAL_SECONDS = 1.0
+
+
+def make_source(options: ExchangeOptions) -> Source:
+    """Return the market that the options ask for.
+
+    Raises:
+        ValueError: A capture cannot be used.
+    """
+    if options.captures:
+        return CaptureSource(options.captures, options.speed, options.market)
+    market = MARKETS[options.market or "spot"]
+    simulation = market, options.symbols, options.seed, options.rate, options.levels
+    return LoopSource(*simulation, options.loop) if options.loop else SimulationSource(*simulation)
 
 
 class Exchange:
@@ -58,17 +74,7 @@ class Exchange:
     def __init__(self, options: ExchangeOptions) -> None:
         self.options = options
         self.faults = FaultPlan()
-        self.source: Source = (
-            CaptureSource(options.captures, options.speed, options.market)
-            if options.captures
-            else SimulationSource(
-                MARKETS[options.market or "spot"],
-                options.symbols,
-                options.seed,
-                options.rate,
-                options.levels,
-            )
-        )
+        self.source = make_source(options)
         self.market = self.source.market
         for text in options.faults:
             self.inject(text)
@@ -90,13 +96,16 @@ class Exchange:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, options.host, options.port).start()
+            await web.TCPSite(
+                self._runner, options.host, options.port, ssl_context=_read_tls(options.tls)
+            ).start()
         except BaseException:
             await self._runner.cleanup()
             raise
         host, port = self._runner.addresses[0][:2]
         host = f"[{host}]" if ":" in host else host
-        self.rest_url, self.ws_url = f"http://{host}:{port}", f"ws://{host}:{port}"
+        secure = "s" if options.tls else ""
+        self.rest_url, self.ws_url = f"http{secure}://{host}:{port}", f"ws{secure}://{host}:{port}"
         if self.journal:
             self._sockets.spawn(self._keep_journal(self.journal))
         self._pump_task = asyncio.create_task(self._pump())
@@ -263,6 +272,14 @@ class Exchange:
         while True:
             journal.flush()
             await asyncio.sleep(_JOURNAL_SECONDS)
+
+
+def _read_tls(path: Path | None) -> ssl.SSLContext | None:
+    if path is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(path)
+    return context
 
 
 async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None]) -> None:

@@ -30,6 +30,9 @@ class ExchangeOptions:
         seed: Of the simulation; the same seed gives the same events, symbol by symbol.
         rate: Simulated depth events a second and symbol.
         levels: Simulated levels a side.
+        loop: Events made beforehand of each simulated book, to be served for ever, there and back:
+            for loads that no simulation can keep up with; 0: each event is made anew.
+        tls: A PEM file of certificate and key, to serve ``https`` and ``wss`` with.
         record: A directory for the journal, one capture file a symbol; it must hold none yet.
         faults: Faults on demand, each ``NAME[@N][:key=value,…]``; see ``FAULTS``.
         ping_seconds: Between the pings of the venue.
@@ -54,6 +57,8 @@ class ExchangeOptions:
     seed: int = 1
     rate: float = 10.0
     levels: int = 1000
+    loop: int = 0
+    tls: Path | None = None
     record: Path | None = None
     faults: tuple[str, ...] = ()
     ping_seconds: float = 20.0
@@ -84,6 +89,9 @@ class ExchangeOptions:
         need(self.at_end in AT_END, "at_end", f"give one of {', '.join(AT_END)}")
         need(0 < self.rate <= 1000, "rate", "give events a second and symbol, up to 1000")
         need(5 <= self.levels <= 20_000, "levels", "give levels a side, 5 to 20000")
+        need(0 <= self.loop <= 10_000, "loop", "give events to make beforehand, up to 10000, or 0")
+        need(not (self.loop and self.captures), "loop", "captures are not looped: give 0")
+        need(self.tls is None or self.tls.is_file(), "tls", "is not a file: check the path")
         for name in ("ping_seconds", "pong_seconds", "connection_seconds", "ban_seconds"):
             value = getattr(self, name)
             need(value > 0 and not math.isnan(value), name, "give seconds above 0")

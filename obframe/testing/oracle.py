@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from obframe.protocols import Storage
+from obframe.testing.exchange_market import Levels
 from obframe.testing.reference import ReferenceBook
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH
 
 
 @dataclass(slots=True)
@@ -95,6 +96,34 @@ def judge(
             verdict.tickers += 1
     for update_id, rows in sorted(by_id.items()):
         verdict.wrong += [f"{symbol}:{t} has unknown update id {update_id}" for t, _ in rows]
+    return verdict
+
+
+def judge_by(
+    storage: Storage, symbol: str, truth: Callable[[int], tuple[Levels, Levels] | None]
+) -> Verdict:
+    """Compare every row of a symbol with what its book was at the row's update id.
+
+    Args:
+        storage: Where the rows are.
+        symbol: Whose rows.
+        truth: Gives both sides at an update id, best first; None when no event had it.
+    """
+    import msgpack  # noqa: PLC0415 - as in _update_id
+
+    verdict = Verdict()
+    for record in storage.scan(symbol, MIN_TIMESTAMP, MAX_TIMESTAMP):
+        verdict.rows += 1
+        update_id = _update_id(record.value)
+        sides = truth(update_id)
+        if sides is None:
+            verdict.wrong.append(f"{symbol}:{record.timestamp} has unknown update id {update_id}")
+            continue
+        bids, asks = (side[:SNAPSHOT_DEPTH] for side in sides)
+        if msgpack.packb([bids, asks, update_id, record.timestamp]) == record.value:
+            verdict.equal += 1
+        else:
+            verdict.wrong.append(f"{symbol}:{record.timestamp} differs at update {update_id}")
     return verdict
 
 

@@ -22,9 +22,13 @@ def rows_of(desk: Any, symbol: str) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_row_61_a_signal_drains_flushes_and_exits_0(desk: Any, number: signal.Signals) -> None:
+@pytest.mark.parametrize("event_loop", ["asyncio", "uvloop"])
+def test_row_61_a_signal_drains_flushes_and_exits_0(
+    desk: Any, number: signal.Signals, event_loop: str
+) -> None:
     venue = desk.venue("--symbols", 2)
-    recorder = desk.recorder(venue, "--format", "json")
+    chosen = f"recorder.event_loop={event_loop}"
+    recorder = desk.recorder(venue, "--format", "json", "--set", chosen)
     recorder.until_logged("live")
     recorder.pause(2.2)
     recorder.popen.send_signal(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import importlib.util
 import io
 import json
 import signal
@@ -19,8 +20,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from obframe import Gap, GapReason, Record, Snapshot
-from obframe.commands.record import describe
+from obframe.commands.record import choose_loop, describe
 from obframe.recorder import RunSummary
+from obframe.settings import RecorderSettings
 from obframe_plugins.rocksdb import RocksSettings
 from obframe_plugins.rocksdb import open_storage as open_rocksdb
 
@@ -357,6 +359,23 @@ def test_ctrl_c_while_a_command_loads_prints_no_traceback(
         result = command_line.run("query", "AAA", environ={"PYTHONPATH": str(command_line.folder)})
         assert result.returncode in (130, -signal.SIGINT), module
         assert not result.stdout + result.stderr, module
+
+
+def test_the_event_loop_is_uvloop_where_it_is_installed_or_as_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [choose_loop(name)[0] for name in ("auto", "asyncio", "uvloop")] == [
+        "uvloop",
+        "asyncio",
+        "uvloop",
+    ]
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "uvloop" else find(name)
+    )
+    assert choose_loop("auto") == ("asyncio", None)
+    with pytest.raises(ValueError, match=r"not installed.*obframe\[fast\]"):
+        RecorderSettings(event_loop="uvloop")
 
 
 def test_the_end_of_a_run_is_told_of_this_run() -> None:

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from obframe import (
     StoreUnavailable,
     StreamEvent,
 )
+from obframe import recorder as recorder_module
 from obframe.recorder import Recorder, RunSummary
 from obframe.settings import Duration, RecorderSettings, RetentionSettings
 from obframe.testing.clock import FakeClock
@@ -492,6 +494,48 @@ class Sink:
         if self.behaviour == "hang":
             await asyncio.Event().wait()
         self.seen += [snapshot.timestamp - START for snapshot in snapshots]
+
+
+async def test_symbols_go_and_come_back_and_the_run_ends_between_the_books_of_one_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recorder_module, "_SAMPLED_AT_ONCE", 1)
+    names = [f"S{n}USDT" for n in range(12)]
+    desk = Desk(*names)
+    sample = desk.recorder._sample_symbol
+    ticks = 0
+
+    def watch(sync: Any, sampled: Any, second: int, rows: Any) -> None:
+        nonlocal ticks
+        sample(sync, sampled, second, rows)
+        if sync.instrument.symbol == names[0]:
+            ticks += 1
+            if ticks == 3:
+                desk.symbols.want(*names[:-1])  # the last one goes before its turn
+            if ticks == 5:
+                desk.symbols.want(*names)
+            if ticks == 7:
+                desk.symbols.want(*names[:-1])
+                desk.symbols.want(*names)  # it goes and comes back within the tick
+            if ticks == 9:
+                desk.recorder.stop()
+
+    monkeypatch.setattr(desk.recorder, "_sample_symbol", watch)
+    async with desk.recording():
+        desk.bring_live(*names)
+        await desk.clock.run(8)
+        desk.clock.advance(1.0)
+    for name in names:
+        seconds = set(desk.rows(name))
+        lost = {at for start, end, _ in desk.gaps(name) for at in range(start, end + 1)}
+        assert not seconds & lost, name
+        assert {1, 2} <= seconds
+        if name != names[-1]:
+            assert set(range(1, 9)) <= seconds
+    assert 3 not in desk.rows(names[-1])
+    assert desk.rows(names[0])[-1] == 9, "what was sampled before the end is stored"
+    assert desk.summary is not None
+    assert desk.summary.drained
 
 
 async def test_row_53_a_sink_that_hangs_or_raises_touches_neither_rows_nor_other_sinks() -> None:

@@ -264,8 +264,9 @@ def book(last_id: int) -> dict[str, Any]:
 class Wire:
     """A venue, a feed that talks to it and the sink it emits to."""
 
-    def __init__(self, venue: Venue) -> None:
+    def __init__(self, venue: Venue, transport: str) -> None:
         self.venue = venue
+        self.transport = transport
         self.sink = Sink()
         self.feed: BinanceFeed
 
@@ -278,6 +279,7 @@ class Wire:
         short: dict[str, Any] = {
             "ws_url": self.venue.ws_url,
             "rest_url": self.venue.rest_url,
+            "transport": self.transport,
             "backoff_max": 0.05,
             "control_interval": 0.005,
             "ack_timeout": 2.0,
@@ -320,12 +322,12 @@ def plugin_tasks() -> list[asyncio.Task[Any]]:
 RunFeed = Callable[..., AbstractAsyncContextManager[BinanceFeed]]
 
 
-@pytest.fixture
-async def wire() -> AsyncIterator[Wire]:
-    """Return a listening venue with a sink."""
+@pytest.fixture(params=["websockets", "picows"])
+async def wire(request: pytest.FixtureRequest) -> AsyncIterator[Wire]:
+    """Return a listening venue with a sink; the feed reads by each library in turn."""
     venue = Venue()
     await venue.start()
     try:
-        yield Wire(venue)
+        yield Wire(venue, request.param)
     finally:
         await venue.stop()

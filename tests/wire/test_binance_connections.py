@@ -322,7 +322,7 @@ async def test_row_26_one_byte_slices_are_put_together(wire: Any) -> None:
             socket.IPPROTO_TCP, socket.TCP_NODELAY, 1
         )
         for n in (1, 2):
-            payload = json.dumps(wire.diff("BTCUSDT", n, n)).encode()
+            payload = json.dumps(wire.diff("BTCUSDT", n, n, [("1.0", "1.0")] * 20)).encode()
             half = len(payload) // 2
             # Two fragments, of which each byte is a packet.
             for first, part in ((0x01, payload[:half]), (0x80, payload[half:])):
