@@ -375,7 +375,6 @@ def test_rows_must_be_bytes() -> None:
             "misaligned",
         ),
     ],
-    ids=lambda value: str(value)[:30],
 )
 def test_columns_that_cannot_be_filled_are_refused(
     arguments: dict[str, Any], error: type[Exception], message: str
