@@ -171,7 +171,9 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
                 case "make":
                     assert set(arguments) <= targets, line
                 case "pip":
-                    assert arguments in (["install", "."], ["install", ".[fast]"]), line  # tests/test_wheel.py does this
+                    assert arguments in (["install", "."], ["install", ".[fast]"]), (
+                        line
+                    )  # tests/test_wheel.py does this
                 case "obframe":
                     command, *_ = arguments
                     known = command_line.run(command, "--help").stdout
