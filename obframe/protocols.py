@@ -154,6 +154,9 @@ class Provider(Generic[T_co]):
             instance of ``settings``, returns a context manager around a ``Storage`` to read from.
             It blocks, creates nothing where there is no database, and sees every row acknowledged
             before a call; its methods that write raise ``StorageError``. None: not offered.
+        contract: Where the class stands that tests it, ``package.module:Class``: a subclass of its
+            kind's contract in ``obframe.testing.contracts``. ``obframe plugins check`` imports and
+            runs it, nothing else does, so it may need what is not installed elsewhere. Empty: none.
     """
 
     name: str
@@ -161,3 +164,4 @@ class Provider(Generic[T_co]):
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
+    contract: str = ""

@@ -108,6 +108,8 @@ class Recorder:
         settings: Bounds and times.
         retention: How long rows are kept.
         notify: Calls an observer hook by name with keyword arguments; must not raise.
+        plugins: Names of the loaded plugins, for observers.
+        sections: Settings of the loaded plugins by section, for observers.
         clock: Where time comes from.
     """
 
@@ -122,6 +124,7 @@ class Recorder:
         retention: RetentionSettings | None = None,
         notify: Callable[..., None] | None = None,
         plugins: Collection[str] = (),
+        sections: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._feed = feed
@@ -131,6 +134,7 @@ class Recorder:
         self._retention = retention or RetentionSettings()
         self._notify = notify or _notify_nobody
         self._plugins = tuple(plugins)
+        self._sections = dict(sections or {})
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self._sampled: dict[str, _Sampled] = {}
@@ -165,7 +169,9 @@ class Recorder:
             ObframeError: The symbol source failed before it named any instrument.
         """
         version = importlib.metadata.version("obframe")
-        run = RunInfo(uuid.uuid4().hex, int(self._clock.time()), version, self._plugins)
+        run = RunInfo(
+            uuid.uuid4().hex, int(self._clock.time()), version, self._plugins, self._sections
+        )
         self._notify("obframe_run_started", run=run)
         error: BaseException | None = None
         try:
