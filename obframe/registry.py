@@ -151,7 +151,7 @@ class Registry:
             version=_version(entry),
             module=entry.value,
             api=getattr(module, "OBFRAME_API", None),
-            summary=(inspect.getdoc(module) or "").partition("\n")[0],
+            summary=(inspect.getdoc(module) or "").partition("\n")[0].replace("``", ""),
             hooks=tuple(hook for hook in HOOKS if any(self._implementations(hook, name))),
             providers=providers,
             sections=sections,

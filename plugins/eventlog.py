@@ -47,7 +47,7 @@ class EventLog:
         """Append one event; nothing while no file is open."""
         if self._file is not None:
             told = {"time": round(time.time(), 3), "event": event, **what}
-            self._file.write(json.dumps(told, ensure_ascii=False, separators=(",", ":")) + "\n")
+            self._file.write(json.dumps(told, separators=(",", ":")) + "\n")
 
     def close(self) -> None:
         """Close the file. May be called twice."""

@@ -21,6 +21,7 @@ LAYERS = (
         "obframe.clock",
         "obframe.config",
         "obframe.gaplog",
+        "obframe.hookcalls",
         "obframe.histogram",
         "obframe.proof",
         "obframe.query",
@@ -34,6 +35,8 @@ LAYERS = (
     {"obframe"},
     {"obframe.testing"},
     {"obframe.commands"},
+    {"obframe.cli_options"},
+    {"obframe.cli_plugins"},
     {"obframe.cli"},
     {"obframe.__main__"},
 )
