@@ -1,4 +1,4 @@
-"""Calls one plugin's implementation of a hook, and tells of it where ``OBFRAME_TRACE_HOOKS`` asks."""
+"""Calls a plugin's implementation of a hook; tells of it where ``OBFRAME_TRACE_HOOKS`` asks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""A plugin for obframe: ``plugin`` is what obframe loads, ``contract`` is how it is tested."""
