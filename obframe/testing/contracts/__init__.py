@@ -15,11 +15,12 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{module}" for module in ("storage", "feed", "symbols", "sink"))
 )
 
-from obframe.testing.contracts.feed import FeedContract, FeedRig, FeedVenue  # noqa: E402
+from obframe.testing.contracts.feed import FeedContract  # noqa: E402
 from obframe.testing.contracts.rules import Contract, Rule, rules_of  # noqa: E402
 from obframe.testing.contracts.sink import SinkContract  # noqa: E402
 from obframe.testing.contracts.storage import StorageContract  # noqa: E402
 from obframe.testing.contracts.symbols import SymbolSourceContract  # noqa: E402
+from obframe.testing.contracts.venue import FeedRig, FeedVenue  # noqa: E402
 
 __all__ = [
     "Contract",
