@@ -50,9 +50,7 @@ class FeedListener:
         """Return the snapshots of a symbol."""
         return [event for event in self.of(symbol, since) if isinstance(event, DepthSnapshot)]
 
-    def statuses(
-        self, symbol: str, *wanted: StreamEvent, since: int = 0
-    ) -> list[FeedStatus]:
+    def statuses(self, symbol: str, *wanted: StreamEvent, since: int = 0) -> list[FeedStatus]:
         """Return what was told of a symbol; with ``wanted`` only such."""
         return [
             event

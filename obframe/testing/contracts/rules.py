@@ -21,10 +21,12 @@ class Contract:
 
     Attributes:
         patience: Seconds to wait for what must happen.
+        quiet: Seconds to wait for what must not happen.
         limit: Seconds that one rule may take altogether.
     """
 
     patience = 5.0
+    quiet = 0.2
     limit = 60.0
 
 
@@ -72,6 +74,7 @@ def rule(
 
         @functools.wraps(test)
         def check(self: _Self, *args: _Given.args, **kwargs: _Given.kwargs) -> None:
+            __tracebackhide__ = True
             if needs and not getattr(self, needs):
                 pytest.skip(f"{needs} is not set by {type(self).__name__}")
             try:

@@ -20,11 +20,13 @@ class Session:
         rig: The feed under test and its venue.
         market: Makes up what happens there.
         patience: Seconds to wait for what must happen.
+        quiet: Seconds to wait for what must not happen.
 
     Attributes:
         feed: Under test.
         venue: That it speaks to.
         instruments: The three that the rules use.
+        unknown: One that the venue does not know, if any.
         listener: Hears all that the feed emits.
         task: The feed's ``run``; None while it is not called.
     """
@@ -34,14 +36,17 @@ class Session:
         rig: FeedRig,
         market: Market,
         patience: float,
+        quiet: float,
     ) -> None:
         self.feed = rig.feed
         self.venue = rig.venue
         self.instruments = rig.instruments[:3]
+        self.unknown = rig.unknown
         self.listener = FeedListener()
         self.task: asyncio.Task[None] | None = None
         self._market = market
         self._patience = patience
+        self._quiet = quiet
 
     # -- the feed --------------------------------------------------------------------------------
 
@@ -66,6 +71,15 @@ class Session:
                 instrument,
             )
 
+    async def reopened(self, instrument: Instrument, since: int) -> None:
+        """Wait until the stream was opened after the first ``since`` events."""
+        symbol = instrument.symbol
+        await self.until(
+            lambda: self.listener.statuses(symbol, StreamEvent.SUBSCRIBED, since=since),
+            f"the feed should have said SUBSCRIBED of {symbol} again",
+            instrument,
+        )
+
     async def stop(self, patience: float) -> bool:
         """Cancel ``run``; return whether it ended within so many seconds."""
         assert self.task is not None
@@ -88,8 +102,7 @@ class Session:
         level = change.bids[0]
         await self.until(
             lambda: any(
-                level in update.bids
-                for update in self.listener.updates(instrument.symbol, since)
+                level in update.bids for update in self.listener.updates(instrument.symbol, since)
             ),
             f"an update of {instrument.symbol} with the bid {level} should have come, "
             "as the venue sent it",
@@ -98,14 +111,13 @@ class Session:
 
     # -- what must come about --------------------------------------------------------------------
 
-    async def until(
-        self, condition: Callable[[], object], what: str, *about: Instrument
-    ) -> None:
+    async def until(self, condition: Callable[[], object], what: str, *about: Instrument) -> None:
         """Wait for a condition.
 
         Raises:
             AssertionError: ``run`` ended, or the condition did not come about.
         """
+        __tracebackhide__ = True
         ended = False
 
         def over() -> bool:
@@ -126,7 +138,7 @@ class Session:
 
     async def settle(self) -> None:
         """Let what is under way arrive."""
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(self._quiet)
 
     async def prove(self, instrument: Instrument) -> None:
         """Ask for a snapshot, and wait until the book that follows is the venue's.
@@ -149,20 +161,34 @@ class Session:
             await self.subscribed(instrument)
             opened = len(listener.statuses(symbol, StreamEvent.SUBSCRIBED))
             change = await self.change(instrument)
-            try:
-                await self.until(
-                    lambda: self.is_true(instrument)
-                    or len(listener.statuses(symbol, StreamEvent.SUBSCRIBED)) > opened,
-                    f"after the snapshot and an update with the bid {change.bids[0]}, the book "
-                    f"of {symbol} should have become the venue's",
-                    instrument,
-                )
-            except AssertionError as error:
-                raise AssertionError(f"{error}. {self.compare(instrument)}") from None
+            await self.equal(
+                instrument,
+                f"after the snapshot and an update with the bid {change.bids[0]}",
+                lambda opened=opened: (
+                    len(listener.statuses(symbol, StreamEvent.SUBSCRIBED)) > opened
+                ),
+            )
             if self.is_true(instrument):
                 return
             if loop.time() > deadline:
                 raise AssertionError(f"the streams are opened anew for ever: {symbol}")
+
+    async def equal(
+        self,
+        instrument: Instrument,
+        when: str,
+        unless: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Wait until the book that the feed's events give is the venue's, or something else is.
+
+        Raises:
+            AssertionError: It is not; says what differs.
+        """
+        what = f"{when}, the book of {instrument.symbol} should have become the venue's"
+        try:
+            await self.until(lambda: self.is_true(instrument) or unless(), what, instrument)
+        except AssertionError as error:
+            raise AssertionError(f"{error}. {self.compare(instrument)}") from None
 
     def is_true(self, instrument: Instrument) -> bool:
         """Tell whether the book that the feed's events give is the venue's."""
