@@ -1,1 +1,1 @@
-"""A plugin for obframe: ``plugin`` is what obframe loads, ``contract`` is how it is tested."""
+"""A plugin for obframe: what obframe loads is ``plugin``."""

@@ -1,4 +1,4 @@
-"""How the contract of symbol sources tests this one: ``obframe plugins check`` and the tests run it."""
+"""How the contract of symbol sources tests this one; ``obframe plugins check`` runs it too."""
 
 from __future__ import annotations
 
