@@ -140,15 +140,11 @@ async def test_the_sample_plugin_works(
     package.mkdir()
     (package / "__init__.py").touch()
     (folder / f"{module.replace('.', '/')}.py").write_text(source)
-    info = folder / "sample-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[obframe.plugins]\n{name} = {module}\n")
+    command_line.install(name, module)
     monkeypatch.syspath_prepend(folder)
     (provider,) = load([name], kinds=[]).providers(SINK)
     async with provider.open(provider.settings(path=str(folder / "checked"))) as sink:
         check_protocol(sink, SINK, name)
-    command_line.environ["PYTHONPATH"] = str(folder)
     with command_line.venue("--symbols", "AAA") as urls:
         options = ("--plugins", f"rocksdb,{name}", "--symbols", "AAA", "--duration", "3")
         result = command_line.run("run", *options, *urls)

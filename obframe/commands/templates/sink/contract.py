@@ -11,7 +11,7 @@ from aiohttp import web
 from obframe import Sink, Snapshot
 from obframe.testing import contracts
 
-from obframe_myplugin.plugin import MyPluginSettings, open_sink
+from .plugin import SinkSettings, open_sink
 
 
 class Consumer:
@@ -56,7 +56,7 @@ class Consumer:
 _CONSUMERS: dict[Path, Consumer] = {}  # by the contract's folder: the same folder, the same end
 
 
-class MyPluginContract(contracts.SinkContract):
+class PostingContract(contracts.SinkContract):
     """Opens the sink with a consumer of its own at the other end."""
 
     can_break = True
@@ -66,7 +66,7 @@ class MyPluginContract(contracts.SinkContract):
         """Open the sink, and the other end with it."""
         consumer = _CONSUMERS.setdefault(tmp_path, Consumer())
         await consumer.start()
-        settings = MyPluginSettings(url=consumer.url, rows_per_post=50, timeout=2.0)
+        settings = SinkSettings(url=consumer.url, rows_per_post=50, timeout=2.0)
         try:
             async with open_sink(settings) as sink:
                 yield sink

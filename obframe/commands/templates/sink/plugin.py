@@ -13,12 +13,12 @@ from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl
 OBFRAME_API = 1  # the version of obframe's hooks and protocols that this is written for
 
 
-class MyPluginError(ObframeError):
+class NotAccepted(ObframeError):
     """The other end did not accept rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class SinkSettings:
     """Settings of the sink: the section ``[myplugin]``.
 
     Raises:
@@ -41,7 +41,7 @@ class MyPluginSettings:
             raise ValueError(f"timeout must be more than 0 and finite, got {self.timeout}")
 
 
-class MyPluginSink:
+class PostingSink:
     """Posts rows, and returns when all of them are accepted.
 
     A row may be posted again after a failure. Whoever receives it keeps it by symbol and timestamp,
@@ -52,7 +52,7 @@ class MyPluginSink:
         settings: Where to, and how much at once.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, settings: MyPluginSettings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: SinkSettings) -> None:
         self._session = session
         self._settings = settings
 
@@ -60,7 +60,7 @@ class MyPluginSink:
         """Post the snapshots, in their order.
 
         Raises:
-            MyPluginError: One of the posts was not accepted. obframe calls again, with all of them.
+            NotAccepted: One of the posts was not accepted. obframe calls again, with all of them.
         """
         most = self._settings.rows_per_post
         for start in range(0, len(snapshots), most):
@@ -74,9 +74,9 @@ class MyPluginSink:
             async with self._session.post(url, data=body.encode(), headers=headers) as answer:
                 if answer.status >= 300:
                     said = (await answer.text(errors="replace"))[:200]
-                    raise MyPluginError(f"{url} answered {answer.status}: {said}")
+                    raise NotAccepted(f"{url} answered {answer.status}: {said}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise MyPluginError(f"{url}: {type(error).__name__}: {error}") from error
+            raise NotAccepted(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def row_of(snapshot: Snapshot) -> dict[str, object]:
@@ -91,11 +91,11 @@ def row_of(snapshot: Snapshot) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def open_sink(settings: MyPluginSettings) -> AsyncIterator[Sink]:
+async def open_sink(settings: SinkSettings) -> AsyncIterator[Sink]:
     """Open the sink; connections are made when rows come."""
     timeout = aiohttp.ClientTimeout(total=settings.timeout)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        yield MyPluginSink(session, settings)
+        yield PostingSink(session, settings)
 
 
 @hookimpl
@@ -105,8 +105,8 @@ def obframe_sinks() -> Sequence[Provider[Sink]]:
         Provider(
             "myplugin",
             "posts every row as JSON to a URL",
-            MyPluginSettings,
+            SinkSettings,
             open_sink,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            contract="obframe_myplugin.contract:PostingContract",
         )
     ]

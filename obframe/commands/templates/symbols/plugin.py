@@ -1,4 +1,4 @@
-"""Symbol source ``myplugin``: the lines of a text file, followed while the recorder runs."""
+"""Symbol source ``myplugin``: a text file's lines, followed while the recorder runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class SymbolsSettings:
     """Settings of the symbol source: the section ``[myplugin]``.
 
     Raises:
@@ -40,7 +40,7 @@ class MyPluginSettings:
             raise ValueError(f"interval must be more than 0 and finite, got {self.interval}")
 
 
-class MyPluginSymbols:
+class FileSymbols:
     """Looks at the file again and again, and tells of every change.
 
     Args:
@@ -101,9 +101,9 @@ def read_symbols(text: str) -> frozenset[Instrument]:
 
 
 @asynccontextmanager
-async def open_source(settings: MyPluginSettings) -> AsyncIterator[SymbolSource]:
+async def open_source(settings: SymbolsSettings) -> AsyncIterator[SymbolSource]:
     """Open the symbol source."""
-    yield MyPluginSymbols(Path(settings.path), settings.interval)
+    yield FileSymbols(Path(settings.path), settings.interval)
 
 
 @hookimpl
@@ -113,8 +113,8 @@ def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
         Provider(
             "myplugin",
             "the lines of a text file, followed while it runs",
-            MyPluginSettings,
+            SymbolsSettings,
             open_source,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            contract="obframe_myplugin.contract:FileContract",
         )
     ]
