@@ -20,6 +20,7 @@ speaks the wire's language on loopback, and subclasses ``FeedContract``::
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -33,7 +34,7 @@ from obframe.testing.contracts.market import Market
 from obframe.testing.contracts.rules import Contract, rule
 from obframe.testing.contracts.session import Session
 from obframe.testing.contracts.venue import FeedRig
-from obframe.testing.listener import symbols_of
+from obframe.testing.listener import FeedListener, symbols_of
 from obframe.testing.watching import Leftovers, LoopWatch
 from obframe.types import GapReason, StreamEvent
 from obframe.vetting import FEED, check_protocol
@@ -202,7 +203,7 @@ class FeedContract(Contract):
     async def test_only_what_is_wanted_is_emitted(self, tmp_path: Path) -> None:
         """Every event is about instruments that are subscribed, by their symbol."""
         async with self._session(tmp_path) as session:
-            first, *others = session.instruments
+            first, *_ = session.instruments
             await session.open(first)
             for instrument in session.instruments:
                 await session.change(instrument)
@@ -254,7 +255,7 @@ class FeedContract(Contract):
 
     @rule(Feed)
     async def test_updates_join_one_another(self, tmp_path: Path) -> None:
-        """On an unbroken stream ``prev_update_id`` is the ``last_update_id`` of the update before."""
+        """``prev_update_id`` is the ``last_update_id`` before it, on an unbroken stream."""
         async with self._session(tmp_path) as session:
             first, second, _ = session.instruments
             await session.open(first, second)
@@ -354,7 +355,7 @@ class FeedContract(Contract):
                     assert isinstance(name, str), f"{name!r} is no name"
                     assert type(count) is int, f"{name} is {count!r}, no whole number"
                     assert count >= 0, f"{name} is {count}"
-            for old, new in zip(seen, seen[1:], strict=False):
+            for old, new in itertools.pairwise(seen):
                 back = {
                     name: (old[name], new.get(name))
                     for name in old
@@ -374,13 +375,7 @@ class FeedContract(Contract):
             for instrument in (first, second):
                 mark = len(session.listener.events)
                 session.feed.request_snapshot(instrument)
-                symbol = instrument.symbol
-                await session.until(
-                    lambda symbol=symbol, mark=mark: session.listener.snapshots(symbol, mark),
-                    f"the snapshot of {symbol} that was asked for should have come",
-                    instrument,
-                )
-                snapshot = session.listener.snapshots(symbol, mark)[-1]
+                snapshot = await session.snapshot(instrument, mark)
                 true = session.truth(instrument)
                 assert (snapshot.bids, snapshot.asks) == true, "the venue's book, best first"
 
@@ -405,11 +400,7 @@ class FeedContract(Contract):
             mark = len(session.listener.events)
             for _ in range(3):
                 session.feed.request_snapshot(first)
-            await session.until(
-                lambda: session.listener.snapshots(first.symbol, mark),
-                "the snapshot that was asked for should have come",
-                first,
-            )
+            await session.snapshot(first, mark)
             await session.settle()
             came = len(session.listener.snapshots(first.symbol, mark))
             assert came == 1, f"asked three times in a row, and {came} snapshots came"
@@ -503,7 +494,7 @@ class FeedContract(Contract):
             first, *_ = session.instruments
             await session.open(first)
             mark = len(session.listener.events)
-            second = asyncio.create_task(session.feed.run(lambda event: None))
+            second = asyncio.create_task(session.feed.run(FeedListener()))
             await asyncio.wait({second}, timeout=self.prompt)
             refused = second.done() and second.exception() is not None
             second.cancel()
@@ -526,13 +517,7 @@ class FeedContract(Contract):
             for instrument in (first, second):
                 symbol = instrument.symbol
                 for event in (StreamEvent.DISCONNECTED, StreamEvent.SUBSCRIBED):
-                    await session.until(
-                        lambda symbol=symbol, event=event: session.listener.statuses(
-                            symbol, event, since=mark
-                        ),
-                        f"the connection broke: the feed should have said {event.name} of {symbol}",
-                        instrument,
-                    )
+                    await session.told(event, instrument, mark, "the connection broke")
                 await session.arrived(instrument, await session.change(instrument), mark)
                 kinds = [
                     getattr(event, "event", "data") for event in session.listener.of(symbol, mark)
@@ -588,7 +573,7 @@ class FeedContract(Contract):
 
     @rule(Feed, needs="can_garble")
     async def test_garbage_is_told_and_survived(self, tmp_path: Path) -> None:
-        """Garbage may have been an update: ``INVALID`` or ``DISCONNECTED`` is told, and it goes on."""
+        """Garbage may have been an update: the loss is told as ``INVALID`` or ``DISCONNECTED``."""
         async with self._session(tmp_path) as session:
             first, *_ = session.instruments
             await session.open(first)
@@ -614,11 +599,8 @@ class FeedContract(Contract):
             mark = len(session.listener.events)
             session.feed.request_snapshot(first)
             listener, symbol = session.listener, first.symbol
-            told = StreamEvent.SNAPSHOT_FAILED
-            await session.until(
-                lambda: listener.statuses(symbol, told, since=mark),
-                f"the venue refused the snapshot: the feed should have said {told.name}",
-                first,
+            await session.told(
+                StreamEvent.SNAPSHOT_FAILED, first, mark, "the venue refused the snapshot"
             )
             await session.venue.refuse_snapshots(False)
             await session.until(

@@ -9,8 +9,7 @@ consumer finds at the other end::
             yield MySink(tmp_path / "rows")
 
         async def read_back(self, tmp_path):
-            lines = (tmp_path / "rows").read_bytes().splitlines()
-            return [Snapshot.unpack(b64decode(row), symbol) for symbol, row in map(bytes.split, lines)]
+            return list(consume(tmp_path / "rows"))
 """
 
 from __future__ import annotations
@@ -301,7 +300,7 @@ class SinkContract(Contract):
 
     @rule(Sink.write, needs="can_break")
     async def test_an_outage_raises(self, tmp_path: Path) -> None:
-        """A ``write`` that cannot be accepted raises within ``give_up`` seconds; it never returns."""
+        """A ``write`` that cannot be accepted raises within ``give_up`` seconds."""
         async with self.make_sink(tmp_path) as sink:
             await sink.write(_snapshots(["BTCUSDT"], 0, 0))
             await self.break_(tmp_path)
