@@ -12,6 +12,8 @@ import time
 import traceback
 from dataclasses import dataclass
 
+from obframe.testing.waiting import until
+
 _BEAT = 0.005
 _LOOK = 0.01
 _FRAMES = 3
@@ -94,11 +96,9 @@ class Leftovers:
 
     async def wait(self, patience: float) -> list[str]:
         """Return what is new, one line each, once nothing is or the time is up."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
-        while (left := self.describe()) and loop.time() < deadline:
-            await asyncio.sleep(0.01)
-        return left
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: not self.describe(), patience)
+        return self.describe()
 
     def describe(self) -> list[str]:
         """Return what is new, one line each."""

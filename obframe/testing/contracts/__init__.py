@@ -10,12 +10,15 @@ event loops themselves: no pytest plugin and no setting is needed.
 
 import pytest
 
+_WITH_RULES = (
+    "storage_rows", "storage_runs", "storage_life", "feed_wanted", "feed_told", "feed_life",
+    "session", "symbols", "sink_factory", "sink_rows", "sink_life",
+)  # fmt: skip
 # Before they are imported: what an assertion compared is shown, as in a test of the author's own.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("storage", "feed", "symbols", "sink"))
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_RULES))
 
 from obframe.testing.contracts.feed import FeedContract  # noqa: E402
+from obframe.testing.contracts.loopback import LoopbackVenue  # noqa: E402
 from obframe.testing.contracts.rules import Contract, Rule, rules_of  # noqa: E402
 from obframe.testing.contracts.sink import SinkContract  # noqa: E402
 from obframe.testing.contracts.storage import StorageContract  # noqa: E402
@@ -27,6 +30,7 @@ __all__ = [
     "FeedContract",
     "FeedRig",
     "FeedVenue",
+    "LoopbackVenue",
     "Rule",
     "SinkContract",
     "StorageContract",

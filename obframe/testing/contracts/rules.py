@@ -73,7 +73,7 @@ def rule(
         about = Rule(test.__name__, words, source.__qualname__, needs)
 
         @functools.wraps(test)
-        def check(self: _Self, *args: _Given.args, **kwargs: _Given.kwargs) -> None:
+        def check(self: _Self, /, *args: _Given.args, **kwargs: _Given.kwargs) -> None:
             __tracebackhide__ = True
             if needs and not getattr(self, needs):
                 pytest.skip(f"{needs} is not set by {type(self).__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from obframe._core import Level
+from obframe._core import DepthSnapshot, Level
 from obframe.testing.contracts.market import Change, Market
 from obframe.testing.contracts.venue import FeedRig
 from obframe.testing.listener import FeedListener
@@ -64,20 +64,17 @@ class Session:
     async def subscribed(self, *instruments: Instrument) -> None:
         """Wait until the streams of these are open."""
         for instrument in instruments:
-            await self.until(
-                lambda symbol=instrument.symbol: self.listener.stream(symbol) is not None,
-                f"the feed should have said {StreamEvent.SUBSCRIBED.name} of {instrument.symbol}, "
-                "which is wanted and trades",
-                instrument,
-            )
+            await self._opened(instrument)
+
+    async def _opened(self, instrument: Instrument) -> None:
+        symbol = instrument.symbol
+        what = f"the feed should have said SUBSCRIBED of {symbol}, which is wanted and trades"
+        await self.until(lambda: self.listener.stream(symbol) is not None, what, instrument)
 
     async def reopened(self, instrument: Instrument, since: int) -> None:
         """Wait until the stream was opened after the first ``since`` events."""
-        symbol = instrument.symbol
-        await self.until(
-            lambda: self.listener.statuses(symbol, StreamEvent.SUBSCRIBED, since=since),
-            f"the feed should have said SUBSCRIBED of {symbol} again",
-            instrument,
+        await self.told(
+            StreamEvent.SUBSCRIBED, instrument, since, "wanted, and run anew or subscribed again"
         )
 
     async def stop(self, patience: float) -> bool:
@@ -136,6 +133,25 @@ class Session:
         if ended:
             raise AssertionError(f"{what}, but run() {self._describe_end()}")
 
+    async def told(self, event: StreamEvent, about: Instrument, since: int, when: str) -> None:
+        """Wait until a status was told after the first ``since`` events."""
+        symbol = about.symbol
+        await self.until(
+            lambda: self.listener.statuses(symbol, event, since=since),
+            f"{when}: the feed should have said {event.name} of {symbol}",
+            about,
+        )
+
+    async def snapshot(self, instrument: Instrument, since: int) -> DepthSnapshot:
+        """Wait for a snapshot after the first ``since`` events."""
+        symbol = instrument.symbol
+        await self.until(
+            lambda: self.listener.snapshots(symbol, since),
+            f"the snapshot of {symbol} that was asked for should have come",
+            instrument,
+        )
+        return self.listener.snapshots(symbol, since)[-1]
+
     async def settle(self) -> None:
         """Let what is under way arrive."""
         await asyncio.sleep(self._quiet)
@@ -146,32 +162,30 @@ class Session:
         Raises:
             AssertionError: It is not; says where that got stuck.
         """
-        symbol, listener = instrument.symbol, self.listener
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
-        while True:
-            await self.subscribed(instrument)
-            asked = len(listener.events)
-            self.feed.request_snapshot(instrument)
-            await self.until(
-                lambda asked=asked: listener.snapshots(symbol, asked),
-                f"the snapshot of {symbol} that was asked for should have come",
-                instrument,
-            )
-            await self.subscribed(instrument)
-            opened = len(listener.statuses(symbol, StreamEvent.SUBSCRIBED))
-            change = await self.change(instrument)
-            await self.equal(
-                instrument,
-                f"after the snapshot and an update with the bid {change.bids[0]}",
-                lambda opened=opened: (
-                    len(listener.statuses(symbol, StreamEvent.SUBSCRIBED)) > opened
-                ),
-            )
-            if self.is_true(instrument):
-                return
+        while not await self._prove_once(instrument):
             if loop.time() > deadline:
-                raise AssertionError(f"the streams are opened anew for ever: {symbol}")
+                raise AssertionError(f"streams of {instrument.symbol} are opened anew for ever")
+
+    async def _prove_once(self, instrument: Instrument) -> bool:
+        """Try; a stream that is opened anew in the middle is no fault, and makes it try again."""
+        await self.subscribed(instrument)
+        mark = len(self.listener.events)
+        self.feed.request_snapshot(instrument)
+        await self.snapshot(instrument, mark)
+        await self.subscribed(instrument)
+        opened = self._streams(instrument)
+        change = await self.change(instrument)
+        await self.equal(
+            instrument,
+            f"after the snapshot and an update with the bid {change.bids[0]}",
+            lambda: self._streams(instrument) > opened,
+        )
+        return self.is_true(instrument)
+
+    def _streams(self, instrument: Instrument) -> int:
+        return len(self.listener.statuses(instrument.symbol, StreamEvent.SUBSCRIBED))
 
     async def equal(
         self,

@@ -145,7 +145,7 @@ class SymbolSourceContract(Contract):
         raise NotImplementedError(f"{type(self).__name__}.change is needed by can_change")
 
     async def touch(self, tmp_path: Path) -> None:
-        """Have the source look again, with nothing changed, such as by saving a file (``can_touch``)."""
+        """Have the source look again at what is the same, as by saving a file (``can_touch``)."""
         raise NotImplementedError(f"{type(self).__name__}.touch is needed by can_touch")
 
     async def spoil(self, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ class SymbolSourceContract(Contract):
         raise NotImplementedError(f"{type(self).__name__}.spoil is needed by can_spoil")
 
     async def mend(self, tmp_path: Path) -> frozenset[Instrument]:
-        """Heal what ``spoil`` broke, with another set than before, and return it (``can_spoil``)."""
+        """Heal what ``spoil`` broke, with another set, and return it (``can_spoil``)."""
         raise NotImplementedError(f"{type(self).__name__}.mend is needed by can_spoil")
 
     @asynccontextmanager
@@ -182,7 +182,7 @@ class SymbolSourceContract(Contract):
 
     @rule(SymbolSource.watch)
     async def test_what_is_told_is_a_frozenset_of_instruments(self, tmp_path: Path) -> None:
-        """Each set is a ``frozenset`` of ``Instrument``: nothing that can change later, no texts."""
+        """Each set is a ``frozenset`` of ``Instrument``: not of texts, and none that can change."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
             await watch.first()
             if self.can_change:
@@ -198,7 +198,8 @@ class SymbolSourceContract(Contract):
         """No two instruments of a set have the same symbol: rows are kept by symbol."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
             symbols = Counter(item.symbol for item in await watch.first())
-            assert [symbol for symbol, count in symbols.items() if count > 1] == []
+            twice = sorted(symbol for symbol, count in symbols.items() if count > 1)
+            assert not twice, f"these stand twice: {', '.join(twice)}"
 
     @rule(SymbolSource.watch, needs="first")
     async def test_the_first_set_is_the_one_asked_for(self, tmp_path: Path) -> None:
@@ -292,15 +293,15 @@ class SymbolSourceContract(Contract):
     async def test_a_source_without_a_first_set_says_why(self, tmp_path: Path) -> None:
         """When the first set cannot be had, opening or watching raises, and says why."""
         error: BaseException | None = None
-        told: object = None
+        told: list[frozenset[Instrument]] = []
         try:
-            async with self.make_failing_source(tmp_path) as source:
-                async with self._watch(source) as watch:
-                    await asyncio.wait({watch.task}, timeout=self.patience)
-                    error, told = watch.error, watch.describe()
+            async with self.make_failing_source(tmp_path) as source, self._watch(source) as watch:
+                await asyncio.wait({watch.task}, timeout=self.patience)
+                error, told = watch.error, watch.sets
         except Exception as raised:
             error = raised
-        assert error is not None, f"it did not raise within {self.patience:g} s, and told {told}"
+        assert not told, f"it cannot know what is wanted, and told {describe(told[0])}"
+        assert error is not None, f"it did not raise within {self.patience:g} s"
         assert str(error).strip(), f"{type(error).__name__} does not say what failed"
 
     @rule(SymbolSource.watch, needs="can_spoil")

@@ -37,7 +37,7 @@ class FeedVenue:
     async def lose(
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
     ) -> None:
-        """Change the book as ``change`` does, but have the message lost on its way (``can_lose``)."""
+        """Change the book as ``change`` does, and lose the message on its way (``can_lose``)."""
         raise NotImplementedError(f"{type(self).__name__}.lose is needed by can_lose")
 
     async def garble(self, instrument: Instrument) -> None:
