@@ -420,5 +420,6 @@ def obframe_storages() -> Sequence[Provider[Storage]]:
             RocksSettings,
             open_storage,
             open_reader,
+            contract="obframe_plugins._contracts:RocksContract",
         )
     ]

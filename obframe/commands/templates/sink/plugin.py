@@ -13,7 +13,7 @@ from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl
 OBFRAME_API = 1  # the version of obframe's hooks and protocols that this is written for
 
 
-class NotAccepted(ObframeError):
+class PostError(ObframeError):
     """The other end did not accept rows."""
 
 
@@ -60,7 +60,7 @@ class PostingSink:
         """Post the snapshots, in their order.
 
         Raises:
-            NotAccepted: One of the posts was not accepted. obframe calls again, with all of them.
+            PostError: One of the posts was not accepted. obframe calls again, with all of them.
         """
         most = self._settings.rows_per_post
         for start in range(0, len(snapshots), most):
@@ -74,9 +74,9 @@ class PostingSink:
             async with self._session.post(url, data=body.encode(), headers=headers) as answer:
                 if answer.status >= 300:
                     said = (await answer.text(errors="replace"))[:200]
-                    raise NotAccepted(f"{url} answered {answer.status}: {said}")
+                    raise PostError(f"{url} answered {answer.status}: {said}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise NotAccepted(f"{url}: {type(error).__name__}: {error}") from error
+            raise PostError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def row_of(snapshot: Snapshot) -> dict[str, object]:

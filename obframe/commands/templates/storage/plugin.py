@@ -61,7 +61,7 @@ class StorageSettings:
         ValueError: A value cannot be used.
     """
 
-    path: str = field(default="myplugin.sqlite", metadata={"help": "The database's file."})
+    path: str = field(default="rows.sqlite", metadata={"help": "The database's file."})
 
     def __post_init__(self) -> None:
         if not self.path:

@@ -1,4 +1,4 @@
-"""Symbol source ``myplugin``: a text file's lines, followed while the recorder runs."""
+"""Symbol source ``myplugin``: the lines of a text file that is watched."""
 
 from __future__ import annotations
 

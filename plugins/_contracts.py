@@ -1,0 +1,96 @@
+"""How the contracts of ``obframe.testing`` test our parts; ``obframe plugins check`` runs these."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Literal
+
+from obframe import Instrument, Storage, SymbolSource
+from obframe.testing import contracts
+from obframe_plugins.binance import BinanceFeed, BinanceSettings
+from obframe_plugins.memory import MemoryStorage
+from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
+from obframe_plugins.static import StaticSettings, open_static
+
+
+class MemoryContract(contracts.StorageContract):
+    """Tests the storage ``memory``."""
+
+    @contextlib.contextmanager
+    def make_storage(self, tmp_path: Path) -> Iterator[Storage]:  # noqa: ARG002
+        """Give an empty storage."""
+        storage = MemoryStorage()
+        yield storage
+        storage.close()
+
+
+class RocksContract(contracts.StorageContract):
+    """Tests the storage ``rocksdb``."""
+
+    persistent = True
+    supports_reader = True
+    is_exclusive = True
+    can_damage = True
+
+    def make_storage(self, tmp_path: Path) -> contextlib.AbstractContextManager[Storage]:
+        """Open the storage that writes."""
+        return contextlib.closing(RocksStorage(RocksSettings(path=str(tmp_path / "rows"))))
+
+    def make_reader(self, tmp_path: Path) -> contextlib.AbstractContextManager[Storage]:
+        """Open one that reads beside it."""
+        return open_reader(RocksSettings(path=str(tmp_path / "rows")))
+
+    def settle(self, storage: Storage) -> None:
+        """Write rows from memory to files."""
+        assert isinstance(storage, RocksStorage)
+        storage.flush()
+
+    def damage(self, tmp_path: Path) -> None:
+        """Turn bytes in the middle of every file of rows."""
+        for path in (tmp_path / "rows").glob("*.sst"):
+            data = bytearray(path.read_bytes())
+            middle = len(data) // 2
+            data[middle : middle + 64] = bytes(byte ^ 0xFF for byte in data[middle : middle + 64])
+            path.write_bytes(data)
+
+
+class StaticContract(contracts.SymbolSourceContract):
+    """Tests the symbol source ``static``: its set never changes."""
+
+    first = frozenset({Instrument("BTCUSDT"), Instrument("ETHUSDT")})
+
+    def make_source(self, tmp_path: Path) -> contextlib.AbstractAsyncContextManager[SymbolSource]:
+        """Open a source of two symbols."""
+        del tmp_path
+        return open_static(StaticSettings(("BTCUSDT", "ETHUSDT")))
+
+
+class BinanceContract(contracts.FeedContract):
+    """Tests the feed ``binance`` against its wire on loopback."""
+
+    can_drop = True
+    can_lose = True
+    can_garble = True
+    can_refuse = True
+    market: Literal["spot", "usdm", "coinm"] = "spot"
+    transport: Literal["auto", "picows", "websockets"] = "auto"
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
+
+    @contextlib.asynccontextmanager
+    async def make_feed(self, tmp_path: Path) -> AsyncIterator[contracts.FeedRig]:  # noqa: ARG002
+        """Open a venue, and a feed that speaks to it."""
+        async with contracts.LoopbackVenue(self.symbols, self.market) as venue:
+            settings = BinanceSettings(
+                market=self.market,
+                transport=self.transport,
+                rest_url=venue.exchange.rest_url,
+                ws_url=venue.exchange.ws_url,
+                backoff_max=0.1,
+                control_interval=0.01,
+                rest_weight_per_minute=100_000,
+            )
+            instruments = [Instrument(symbol) for symbol in self.symbols]
+            unknown = Instrument("NOSUCHUSDT")
+            yield contracts.FeedRig(BinanceFeed(settings), instruments, venue, unknown)
