@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
 
         worst = 0
         for (name, _), result in zip(runs, pool.map(lambda each: run(*each), runs), strict=True):
-            print(f"{name}:\n{result.stdout}", flush=True)
+            sys.stdout.write(f"{name}:\n{result.stdout}")
             worst = max(worst, abs(result.returncode))
     return worst
 
