@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,17 @@ class Session:
             raise _not_opened(provider, kind, error) from error
         check_protocol(part, kind, provider.name)
         return part
+
+    @asynccontextmanager
+    async def opening(self, kind: Kind, provider: Provider[Any]) -> AsyncIterator[Any]:
+        """Give what a provider opens, checked; closed on leaving.
+
+        Raises:
+            ObframeError: It refuses, or what it opens is not of its kind.
+        """
+        async with provider.open(self.settings.providers[provider.name]) as part:
+            check_protocol(part, kind, provider.name)
+            yield part
 
     @contextmanager
     def read(self) -> Iterator[Storage]:
