@@ -199,7 +199,7 @@ class StoredOutbox:
         now: The present Unix second: later ones are this run's.
         start: Where a sink without a position begins.
         counters: Counts ``backfilled``, ``spilled``, ``lost_seconds``, ``undecodable``,
-            ``unreadable_seconds``, ``position_failures``.
+            ``unreadable`` stretches of a symbol, ``position_failures``.
 
     Raises:
         StorageError: The position cannot be read or written.
@@ -238,6 +238,7 @@ class StoredOutbox:
         self._window_end = 0
         self._symbols: tuple[int, list[str]] = (-1, [])
         self._looked_at = 0
+        self._damaged: set[str] = set()
 
     @property
     def position(self) -> int:
@@ -267,6 +268,7 @@ class StoredOutbox:
                         self._spill()
                     self._base = max(self._base, second)
                     continue
+                self._base = max(self._base, self._horizon)  # the clock has passed it
                 self._queue.append(list(rows))
                 self._held += len(self._queue[-1])
             while self._held > self._rows and len(self._queue) > 1:
@@ -412,11 +414,7 @@ class StoredOutbox:
             try:
                 found += self._storage.scan(symbol, start, end)
             except StoreCorrupt as error:
-                self._counters["unreadable_seconds"] += end - start + 1
-                logger.error(
-                    "sink %s: rows of %s from %d to %d cannot be read, and are passed over: %s",
-                    self._name, symbol, start, end, error,
-                )  # fmt: skip
+                self._pass_over(symbol, start, end, error)
         if found:
             found.sort(key=_by_second)
             return found, end
@@ -430,18 +428,28 @@ class StoredOutbox:
         for symbol in symbols:
             if start > end:
                 break
-            rows = self._storage.scan(symbol, start, end)
             try:
+                rows = self._storage.scan(symbol, start, end)
                 row = next(rows, None)
-            except StoreCorrupt:
-                return start  # whether there are rows is found out, and told of, on reading them
-            finally:
                 close = getattr(rows, "close", None)
                 if close is not None:
                     close()
+            except StoreCorrupt as error:
+                self._pass_over(symbol, start, end, error)
+                continue
             if row is not None:
                 first, end = row.timestamp, row.timestamp - 1
         return first
+
+    def _pass_over(self, symbol: str, start: int, end: int, error: StoreCorrupt) -> None:
+        """Take note of rows that are damaged; those of other symbols are told all the same."""
+        self._counters["unreadable"] += 1
+        if symbol not in self._damaged:
+            logger.error(
+                "sink %s: rows of %s between %d and %d cannot be read back, and are passed over: "
+                "%s", self._name, symbol, start, end, error,
+            )  # fmt: skip
+        self._damaged.add(symbol)
 
 
 def _take(seconds: deque[list[Record]], rows: int) -> list[Record]:

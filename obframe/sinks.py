@@ -109,9 +109,10 @@ class SinkRunner:
         """Let the sink be told what waits, if it takes it, and be closed. Returns at once."""
         self._closing.set()
         loop = self._loop
-        if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._ended.set)
-            self.outbox.bell.ring()
+        if loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                loop.call_soon_threadsafe(self._ended.set)
+        self.outbox.bell.ring()
 
     def abandon(self) -> None:
         """Count what is held by a sink that will not take it."""
@@ -138,17 +139,25 @@ class SinkRunner:
 
     def _work(self) -> None:
         pause = _RETRY_FIRST
-        while True:
+        while not self.finished.done():
             try:
-                asyncio.run(self._live())
-                break
+                with asyncio.Runner() as runner:
+                    self._run(runner.get_loop())
             except BaseException as error:
-                self.counters["crashes"] += 1
-                logger.critical("sink %s: its event loop ended: %r", self.name, error)
-                if self._closing.wait(pause):
-                    break
+                logger.error("sink %s: its event loop ended badly: %r", self.name, error)
+            if not self.finished.done():  # a fault of ours
+                self._closing.wait(pause)
                 pause = min(pause * 2, self._settings.sink_backoff_max)
-        self._end()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        life = loop.create_task(self._live())
+        while not life.done():
+            try:
+                loop.run_until_complete(life)
+            except BaseException as error:
+                # A task that the sink left behind raised what ends a loop: this one goes on.
+                self.counters["crashes"] += 1
+                logger.critical("sink %s: something ended its event loop: %r", self.name, error)
 
     def _end(self) -> None:
         for future in (self.opened, self.finished):

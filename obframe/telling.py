@@ -163,7 +163,7 @@ class Telling:
         ]
 
     def describe(self) -> str:
-        """Say what is the matter with each sink that is behind or in trouble; empty when none is."""
+        """Say what is the matter with each sink that is behind or in trouble."""
         told = ""
         for runner in self._runners:
             lag = runner.outbox.lag
