@@ -163,7 +163,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         storage = await session.open(stack, STORAGE)
         sinks = {
             provider.name: SinkPart(partial(session.opening, SINK, provider), provider.backfill)
-            for provider in session.registry.providers(SINK)
+            for provider in session.sinks
         }
         source = await session.open(stack, SYMBOL_SOURCE)
         feed = await session.open(stack, FEED)
