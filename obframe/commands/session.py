@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from obframe.feeds import FeedSet, Venues
 from obframe.protocols import Provider, Storage
 from obframe.registry import Registry, load
 from obframe.settings import Settings
-from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
+from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,7 @@ class Choice:
         assignments: ``--set``.
         symbols: ``--symbols``.
         names: The provider chosen for a kind, by the kind's name.
+        sinks: Texts of ``--sink``, likewise; empty for all sinks that are loaded.
     """
 
     plugins: tuple[str, ...] = ()
@@ -35,6 +36,7 @@ class Choice:
     assignments: tuple[str, ...] = ()
     symbols: str | None = None
     names: dict[str, str | None]
+    sinks: tuple[str, ...] = ()
 
     def load(self, kinds: Collection[Kind]) -> Session:
         """Load the plugins and read the settings.
@@ -43,8 +45,7 @@ class Choice:
             PluginError: A plugin cannot be loaded.
             ConfigError: The settings are wrong.
         """
-        names = [name.strip() for text in self.plugins for name in text.split(",")]
-        registry = load([name for name in names if name], kinds)
+        registry = load(_names(self.plugins), kinds)
         chosen = {
             kind.name: registry.choose(kind, self.names.get(kind.name))
             for kind in kinds
@@ -63,7 +64,13 @@ class Choice:
             installed=registry.has_section,
             refusals=venues.refusals if venues.names and uses_static else None,
         )
-        return Session(registry, settings, chosen, venues)
+        wanted = _names(self.sinks) or [one.name for one in registry.providers(SINK)]
+        sinks = [registry.choose(SINK, name) for name in dict.fromkeys(wanted)]
+        return Session(registry, settings, chosen, venues, tuple(sinks))
+
+
+def _names(texts: Iterable[str]) -> list[str]:
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +80,16 @@ class Session:
     Attributes:
         registry: The plugins.
         settings: All settings.
-        chosen: The provider chosen for each kind but feeds, by the kind's name.
+        chosen: The provider chosen for each kind but feeds and sinks, by the kind's name.
         venues: The loaded feeds, which are all used, and the default one among them.
+        sinks: The sinks that are used.
     """
 
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
     venues: Venues
+    sinks: tuple[Provider[Any], ...] = ()
 
     async def open_feeds(self, stack: AsyncExitStack) -> FeedSet:
         """Open the loaded feeds; the stack closes them.
@@ -119,6 +128,17 @@ class Session:
             raise _not_opened(provider, kind, error) from error
         check_protocol(part, kind, provider.name)
         return part
+
+    @asynccontextmanager
+    async def opening(self, kind: Kind, provider: Provider[Any]) -> AsyncIterator[Any]:
+        """Give what a provider opens, checked; closed on leaving.
+
+        Raises:
+            ObframeError: It refuses, or what it opens is not of its kind.
+        """
+        async with provider.open(self.settings.providers[provider.name]) as part:
+            check_protocol(part, kind, provider.name)
+            yield part
 
     @contextmanager
     def read(self) -> Iterator[Storage]:
