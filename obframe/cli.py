@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from obframe import __version__
+from obframe import __version__, cli_plugins
+from obframe.cli_options import FormatName, SummaryFormatName
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -44,9 +45,6 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
 )
 _INTERNAL = 70
 _INTERRUPTED = 130
-
-FormatName = Literal["table", "json", "jsonl", "csv"]
-SummaryFormatName = Literal["table", "json", "jsonl"]
 
 Plugins = Annotated[
     list[str] | None,
@@ -228,13 +226,7 @@ def gaps(
     raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
 
 
-@app.command()
-def plugins(output: Output = "table") -> None:
-    """Print the installed plugins and what they offer."""
-    from obframe.commands import installed
-    from obframe.commands.output import Format
-
-    raise typer.Exit(installed.plugins(Format(output)))
+app.add_typer(cli_plugins.app)
 
 
 @app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")

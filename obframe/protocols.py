@@ -172,6 +172,9 @@ class Provider(Generic[T_co]):
             position that outlives the process; what could not be delivered is read back from the
             storage. False: live snapshots only, as they are sampled; the oldest are dropped, and
             counted, when the sink cannot keep up.
+        contract: Where the class stands that tests it, ``package.module:Class``: a subclass of its
+            kind's contract in ``obframe.testing.contracts``. ``obframe plugins check`` imports and
+            runs it, nothing else does, so it may need what is not installed elsewhere. Empty: none.
     """
 
     name: str
@@ -180,3 +183,4 @@ class Provider(Generic[T_co]):
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
     backfill: bool = False
+    contract: str = ""

@@ -112,6 +112,8 @@ class Recorder:
         settings: Bounds and times.
         retention: How long rows are kept.
         notify: Calls an observer hook by name with keyword arguments; must neither raise nor block.
+        plugins: Names of the loaded plugins, for observers.
+        sections: Settings of the loaded plugins by section, for observers.
         clock: Where time comes from.
 
     Raises:
@@ -129,6 +131,7 @@ class Recorder:
         retention: RetentionSettings | None = None,
         notify: Callable[..., None] | None = None,
         plugins: Collection[str] = (),
+        sections: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._storage = storage
@@ -137,6 +140,7 @@ class Recorder:
         self._retention = retention or RetentionSettings()
         self._notify = notify or _notify_nobody
         self._plugins = tuple(plugins)
+        self._sections = dict(sections or {})
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self._sampled: dict[str, _Sampled] = {}
@@ -168,7 +172,9 @@ class Recorder:
             ObframeError: The symbol source failed before it named any instrument.
         """
         version = importlib.metadata.version("obframe")
-        run = RunInfo(uuid.uuid4().hex, int(self._clock.time()), version, self._plugins)
+        run = RunInfo(
+            uuid.uuid4().hex, int(self._clock.time()), version, self._plugins, self._sections
+        )
         self._notify("obframe_run_started", run=run)
         error: BaseException | None = None
         try:

@@ -185,7 +185,7 @@ class Settings:
     Attributes:
         recorder: Section ``recorder``.
         retention: Section ``retention``.
-        providers: Each loaded provider's settings by section, instances of its dataclass.
+        providers: Each other section of the loaded plugins, an instance of its dataclass.
     """
 
     recorder: RecorderSettings

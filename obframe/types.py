@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from obframe.errors import SymbolError
 
@@ -257,9 +258,11 @@ class RunInfo:
         started: Unix seconds.
         version: obframe's version.
         plugins: Names of the loaded plugins.
+        settings: What is set in each section of the loaded plugins, an instance of its dataclass.
     """
 
     run_id: str
     started: int
     version: str
     plugins: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -22,6 +22,7 @@ LAYERS = (
         "obframe.config",
         "obframe.feeds",
         "obframe.gaplog",
+        "obframe.hookcalls",
         "obframe.histogram",
         "obframe.layout",
         "obframe.observers",
@@ -39,6 +40,8 @@ LAYERS = (
     {"obframe"},
     {"obframe.testing"},
     {"obframe.commands"},
+    {"obframe.cli_options"},
+    {"obframe.cli_plugins"},
     {"obframe.cli"},
     {"obframe.__main__"},
 )

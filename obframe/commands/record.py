@@ -176,6 +176,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             retention=session.settings.retention,
             notify=session.registry.notify,
             plugins=[plugin.name for plugin in session.registry.plugins],
+            sections=session.settings.providers,
         )
         if ending.asked:
             return None
