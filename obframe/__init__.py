@@ -38,7 +38,16 @@ from obframe.errors import (
     SymbolError,
 )
 from obframe.hookspecs import hookimpl
-from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
+from obframe.protocols import (
+    EditableSymbolSource,
+    Emit,
+    Feed,
+    FeedEvent,
+    Provider,
+    Sink,
+    Storage,
+    SymbolSource,
+)
 from obframe.settings import Duration
 from obframe.types import (
     MAX_TIMESTAMP,
@@ -72,6 +81,7 @@ __all__ = [
     "DepthSnapshot",
     "DepthUpdate",
     "Duration",
+    "EditableSymbolSource",
     "Emit",
     "Feed",
     "FeedError",

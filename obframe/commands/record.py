@@ -145,12 +145,12 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.on_signal, number)
     async with AsyncExitStack() as stack:
+        source = await session.open(stack, SYMBOL_SOURCE)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
         sinks = {
             provider.name: await session.open_provider(stack, SINK, provider)
             for provider in session.registry.providers(SINK)
         }
-        source = await session.open(stack, SYMBOL_SOURCE)
         feed = await session.open(stack, FEED)
         recorder = Recorder(
             feed=feed,
