@@ -49,7 +49,9 @@ class SymbolSet:
         # Not opened read-only: what a killed writer left half done has to be undone first.
         with self._connected("rw") as connection:
             if not self._check(connection):
-                raise StoreFormatError(f"{self.path} is an empty file, no set of symbols", self.path)
+                raise StoreFormatError(
+                    f"{self.path} is an empty file, no set of symbols", self.path
+                )
             return _read(connection)
 
     def add(self, symbols: Iterable[str]) -> list[str]:
