@@ -48,12 +48,18 @@ class BinanceListing:
         settings: Which market, and where it is.
         session: Carries the requests.
         section: The section of settings to name where a setting is the mend.
+        prefix: Stands before each symbol, such as ``binance/``.
     """
 
     def __init__(
-        self, settings: BinanceSettings, session: aiohttp.ClientSession, section: str
+        self,
+        settings: BinanceSettings,
+        session: aiohttp.ClientSession,
+        section: str,
+        prefix: str = "",
     ) -> None:
         self._settings = settings
+        self._prefix = prefix
         self._rest = RestClient(settings, Counters(), session, section)
 
     async def fetch(self) -> Sequence[Ticker]:
@@ -71,12 +77,12 @@ class BinanceListing:
             weight = _TICKER_WEIGHTS[market]
             volumes = await self._rest.get("/ticker/24hr", brief, weight, _PATIENCE)
             # Both have several megabytes.
-            return await asyncio.to_thread(_read, info, volumes, market == "coinm")
+            return await asyncio.to_thread(_read, info, volumes, market == "coinm", self._prefix)
         except RestError as error:
             raise ListingError(str(error), error.retry_after) from error
 
 
-def _read(info: bytes, volumes: bytes, in_contracts: bool) -> list[Ticker]:
+def _read(info: bytes, volumes: bytes, in_contracts: bool, prefix: str) -> list[Ticker]:
     try:
         symbols = msgspec.json.decode(info, type=_Info).symbols
         traded = {each.symbol: each for each in msgspec.json.decode(volumes, type=list[_Volume])}
@@ -84,12 +90,12 @@ def _read(info: bytes, volumes: bytes, in_contracts: bool) -> list[Ticker]:
         raise ListingError(f"the answer is no list of symbols: {clip(str(error))}") from error
     if not symbols or not traded:
         raise ListingError("the answer lists no symbol at all")
-    return list(_join(symbols, traded, in_contracts))
+    return _join(symbols, traded, in_contracts, prefix)
 
 
 def _join(
-    symbols: Sequence[_Symbol], traded: Mapping[str, _Volume], in_contracts: bool
-) -> Sequence[Ticker]:
+    symbols: Sequence[_Symbol], traded: Mapping[str, _Volume], in_contracts: bool, prefix: str
+) -> list[Ticker]:
     tickers = []
     for each in symbols:
         of_day = traded.get(each.symbol)
@@ -101,7 +107,7 @@ def _join(
             raise ListingError(f"the volume of {clip(each.symbol, 40)} is {clip(text, 40)!r}")
         volume = Decimal(text) * (each.contract_size if in_contracts else 1)
         try:
-            instrument = parse(each.symbol)
+            instrument = parse(prefix + each.symbol)
         except SymbolError:
             continue  # no store can hold it
         trading = (each.status or each.contract_status) == "TRADING"

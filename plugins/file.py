@@ -74,9 +74,16 @@ class FileSymbols:
 
     async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
         """Yield the set, and again whenever it changes."""
+        held = await asyncio.to_thread(self._begin)
         path, interval = self._path, self._interval
-        async for held in follow(path, self._held, self.read, interval, self._sleep, logger):
-            yield held
+        async for now in follow(path, held, self.read, interval, self._sleep, logger):
+            yield now
+
+    def _begin(self) -> frozenset[Instrument]:
+        now = _look(self._path)
+        if now != self._taken:
+            self._take(now)
+        return self._held
 
     def read(self) -> frozenset[Instrument]:
         """Look at the file and return the set that holds now. Blocks.

@@ -71,6 +71,10 @@ class TopSettings:
         default="", metadata={"help": "Base URL of its REST interface; as binance.rest_url."}
     )
     proxy: str = field(default="", metadata={"help": "As binance.proxy."})
+    qualify: bool = field(
+        default=False,
+        metadata={"help": "Write binance/BTCUSDT: for a run whose default venue is another."},
+    )
 
     def __post_init__(self) -> None:
         problems = []
@@ -131,9 +135,8 @@ class TopSymbols:
         Raises:
             ObframeError: The venue lists no symbol that the settings allow, at the first look.
         """
-        if self._held:
-            yield self._held
         trouble = ""
+        has_told = False
         while True:
             try:
                 now = self._choose(await self._listing.fetch())
@@ -148,6 +151,9 @@ class TopSymbols:
                         len(self._held),
                         delay,
                     )
+                if self._held and not has_told:
+                    has_told = True
+                    yield self._held
                 await self._sleep(delay)
                 continue
             trouble = ""
@@ -155,7 +161,9 @@ class TopSymbols:
             if now != self._held:
                 added, removed = len(now - self._held), len(self._held - now)
                 logger.info("top symbols: %d added, %d removed", added, removed)
+            if now != self._held or not has_told:
                 self._held = now
+                has_told = True
                 yield now
             await self._sleep(self._interval)
 
@@ -176,7 +184,8 @@ class TopSymbols:
 async def open_top(settings: TopSettings) -> AsyncIterator[SymbolSource]:
     """Open the source."""
     async with aiohttp.ClientSession(headers={"User-Agent": "obframe"}) as session:
-        listing = BinanceListing(settings.venue(), session, "top")
+        prefix = "binance/" if settings.qualify else ""
+        listing = BinanceListing(settings.venue(), session, "top", prefix)
         yield TopSymbols(listing, settings.ranking(), float(settings.interval))
 
 
