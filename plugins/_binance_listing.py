@@ -10,13 +10,12 @@ from decimal import Decimal
 import aiohttp
 import msgspec
 
-from obframe import SymbolError
+from obframe import Instrument, SymbolError
 from obframe_plugins._binance_context import Counters
 from obframe_plugins._binance_rest import RestClient, RestError
 from obframe_plugins._binance_settings import BinanceSettings
 from obframe_plugins._binance_wire import clip
 from obframe_plugins._ranking import ListingError, Ticker
-from obframe_plugins._symbol_lists import parse
 
 _PATIENCE = 60.0
 _DECIMAL = re.compile(r"\d{1,40}(\.\d{1,40})?", re.ASCII)
@@ -107,7 +106,7 @@ def _join(
             raise ListingError(f"the volume of {clip(each.symbol, 40)} is {clip(text, 40)!r}")
         volume = Decimal(text) * (each.contract_size if in_contracts else 1)
         try:
-            instrument = parse(prefix + each.symbol)
+            instrument = Instrument.parse(prefix + each.symbol)
         except SymbolError:
             continue  # no store can hold it
         trading = (each.status or each.contract_status) == "TRADING"

@@ -73,7 +73,7 @@ class Ranking:
 
     def fits(self, ticker: Ticker) -> bool:
         """Tell whether a symbol may be taken at all, whatever its volume."""
-        symbol = ticker.instrument.symbol
+        symbol = ticker.instrument.native
         return (
             (not self.quotes or ticker.quote in self.quotes)
             and (not self.include or any(fnmatchcase(symbol, each) for each in self.include))

@@ -12,15 +12,6 @@ Sleep = Callable[[float], Awaitable[None]]
 """Waits for so many seconds."""
 
 
-def parse(text: str) -> Instrument:
-    """Return the instrument that a text names, such as ``BTCUSDT`` or ``kraken/BTC/USD``.
-
-    Raises:
-        SymbolError: The text cannot be part of a key.
-    """
-    return Instrument(text)
-
-
 def collect(written: Iterable[tuple[str, str]], key: str) -> frozenset[Instrument]:
     """Return the instruments of a list.
 
@@ -35,7 +26,7 @@ def collect(written: Iterable[tuple[str, str]], key: str) -> frozenset[Instrumen
     problems: list[Problem] = []
     for where, text in written:
         try:
-            instrument = parse(text)
+            instrument = Instrument.parse(text)
         except SymbolError as error:
             problems.append(Problem(where, key, str(error)))
             continue

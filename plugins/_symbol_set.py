@@ -10,13 +10,13 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from obframe import (
+    Instrument,
     StorageError,
     StoreCorrupt,
     StoreFormatError,
     StoreUnavailable,
     SymbolError,
 )
-from obframe_plugins._symbol_lists import parse
 
 _APPLICATION = 0x6F627379  # "obsy" in ASCII; SQLite keeps it in the file's head
 _VERSION = 1
@@ -63,7 +63,7 @@ class SymbolSet:
         Raises:
             SymbolError: One cannot be part of a key; nothing was added.
         """
-        wanted = list(dict.fromkeys(parse(symbol).symbol for symbol in symbols))
+        wanted = list(dict.fromkeys(Instrument.parse(symbol).symbol for symbol in symbols))
         with self._writing() as connection:
             held = set(_read(connection))
             new = [symbol for symbol in wanted if symbol not in held]

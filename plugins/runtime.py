@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from obframe import Duration, Instrument, Provider, SymbolSource, hookimpl
-from obframe_plugins._symbol_lists import Sleep, follow, parse
+from obframe_plugins._symbol_lists import Sleep, follow
 from obframe_plugins._symbol_set import SymbolSet
 
 __all__ = ["RuntimeSettings", "RuntimeSymbols", "SymbolSet", "obframe_symbol_sources"]
@@ -71,7 +71,7 @@ class RuntimeSymbols(SymbolSet):
             yield now
 
     def _read(self) -> frozenset[Instrument]:
-        return frozenset(map(parse, self.symbols()))
+        return frozenset(map(Instrument.parse, self.symbols()))
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ LAYERS = (
     {
         "obframe.clock",
         "obframe.config",
+        "obframe.feeds",
         "obframe.gaplog",
         "obframe.histogram",
         "obframe.proof",
@@ -27,6 +28,7 @@ LAYERS = (
         "obframe.registry",
         "obframe.settings",
         "obframe.sync",
+        "obframe.union",
         "obframe.vetting",
     },
     {"obframe.books", "obframe.sinks", "obframe.writer"},

@@ -145,15 +145,15 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.on_signal, number)
     async with AsyncExitStack() as stack:
-        source = await session.open(stack, SYMBOL_SOURCE)  # first: a bad list opens nothing
+        source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
         sinks = {
             provider.name: await session.open_provider(stack, SINK, provider)
             for provider in session.registry.providers(SINK)
         }
-        feed = await session.open(stack, FEED)
+        feeds = await session.open_feeds(stack)
         recorder = Recorder(
-            feed=feed,
+            feed=feeds,
             storage=storage,
             symbol_source=source,
             sinks=sinks,
@@ -168,7 +168,11 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         gc.collect()
         gc.freeze()
         ending.recorder = recorder
-        names = {kind: provider.name for kind, provider in session.chosen.items()}
-        parts = [*(f"{kind} {name}" for kind, name in names.items()), f"event loop {event_loop}"]
+        names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
+        names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        venues = [f"feed {each}" for each in session.venues.names]
+        if len(venues) > 1:
+            venues.append(f"default venue {session.venues.default or 'none'}")
+        parts = [*names, *venues, f"event loop {event_loop}"]
         logger.info("recording: %s", ", ".join(parts))
         return await recorder.run(duration)

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from obframe.config import load_settings
+from obframe.config import SYMBOLS_KEY, load_settings
 from obframe.errors import ObframeError, PluginError
-from obframe.protocols import Provider, Storage
+from obframe.feeds import FeedSet, Venues
+from obframe.protocols import Provider, Storage, SymbolSource
 from obframe.registry import Registry, load
 from obframe.settings import Settings
-from obframe.vetting import STORAGE, Kind, check_protocol
+from obframe.union import unite
+from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,17 @@ class Choice:
         """
         names = [name.strip() for text in self.plugins for name in text.split(",")]
         registry = load([name for name in names if name], kinds)
-        chosen = {kind.name: registry.choose(kind, self.names.get(kind.name)) for kind in kinds}
+        chosen = {
+            kind.name: registry.choose(kind, self.names.get(kind.name))
+            for kind in kinds
+            if kind not in (FEED, SYMBOL_SOURCE)
+        }
+        wanted = self.names.get(SYMBOL_SOURCE.name)
+        sources = _choose_sources(registry, wanted) if SYMBOL_SOURCE in kinds else ()
+        venues = (
+            _choose_venues(registry, self.names.get(FEED.name)) if FEED in kinds else Venues(())
+        )
+        uses_static = any(provider.name == SYMBOLS_KEY[0] for provider in sources)
         settings = load_settings(
             registry.sections(),
             config=self.config,
@@ -52,17 +64,52 @@ class Choice:
             assignments=self.assignments,
             symbols=self.symbols,
             installed=registry.has_section,
+            refusals=venues.refusals if venues.names and uses_static else None,
         )
-        return Session(registry, settings, chosen)
+        return Session(registry, settings, chosen, sources, venues)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Loaded plugins, their settings, and the provider chosen for each kind by its name."""
+    """Loaded plugins and their settings.
+
+    Attributes:
+        registry: The plugins.
+        settings: All settings.
+        chosen: The storage's provider, by its kind's name.
+        sources: The providers of the symbol sources whose sets are recorded together.
+        venues: The loaded feeds, which are all used, and the default one among them.
+    """
 
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
+    sources: tuple[Provider[Any], ...]
+    venues: Venues
+
+    async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
+        """Open the symbol sources, as one; the stack closes them.
+
+        Raises:
+            ObframeError: One cannot be opened, or what it opens is no symbol source.
+        """
+        opened = {
+            provider.name: await self.open_provider(stack, SYMBOL_SOURCE, provider)
+            for provider in self.sources
+        }
+        return unite(opened)
+
+    async def open_feeds(self, stack: AsyncExitStack) -> FeedSet:
+        """Open the loaded feeds; the stack closes them.
+
+        Raises:
+            ObframeError: One cannot be opened, or what it opens is not a feed.
+        """
+        feeds = {
+            provider.name: await self.open_provider(stack, FEED, provider)
+            for provider in self.registry.providers(FEED)
+        }
+        return FeedSet(feeds, self.venues.default)
 
     async def open(self, stack: AsyncExitStack, kind: Kind) -> Any:
         """Open the chosen provider of a kind; the stack closes it.
@@ -107,6 +154,26 @@ class Session:
         with provider.open_reader(self.settings.providers[provider.name]) as storage:
             check_protocol(storage, STORAGE, provider.name)
             yield storage
+
+
+def _choose_sources(registry: Registry, wanted: str | None) -> tuple[Provider[Any], ...]:
+    """Return the symbol sources that ``--symbol-source A,B`` names; else all that are loaded."""
+    if wanted is None:
+        return tuple(registry.providers(SYMBOL_SOURCE))
+    names = dict.fromkeys(name.strip() for name in wanted.split(","))
+    return tuple(registry.choose(SYMBOL_SOURCE, name) for name in names)
+
+
+def _choose_venues(registry: Registry, wanted: str | None) -> Venues:
+    """Return the venues of the loaded feeds.
+
+    The default one is that of ``--feed``; else the one that is the default when none is named; else
+    the only one; else there is none, and every symbol has to name its venue.
+    """
+    names = [provider.name for provider in registry.providers(FEED)]
+    if wanted is not None or len(names) == 1:
+        return Venues(names, registry.choose(FEED, wanted).name)
+    return Venues(names, FEED.default if FEED.default in names else "")
 
 
 def _not_opened(provider: Provider[Any], kind: Kind, error: Exception) -> PluginError:

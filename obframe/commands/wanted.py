@@ -63,13 +63,16 @@ def _use(choice: Choice, work: Callable[[EditableSymbolSource], _T]) -> _T:
     if name is not None and not choice.plugins:
         choice = replace(choice, plugins=(name,))
     session = choice.load([SYMBOL_SOURCE])
+    if len(session.sources) != 1:
+        raise PluginError(str(name), "names several symbol sources", "name one to change")
+    (provider,) = session.sources
 
     async def run() -> _T:
         async with AsyncExitStack() as stack:
-            source = await session.open(stack, SYMBOL_SOURCE)
+            source = await session.open_provider(stack, SYMBOL_SOURCE, provider)
             if not isinstance(source, EditableSymbolSource):
                 raise PluginError(
-                    session.chosen[SYMBOL_SOURCE.name].name,
+                    provider.name,
                     "its symbols cannot be changed from outside",
                     "change its settings, or record with --plugins runtime",
                 )
