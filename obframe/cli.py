@@ -191,12 +191,10 @@ def query(
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
-symbol_commands = typer.Typer(
-    help="Print which symbols are stored; or list and change the set of the source 'runtime'."
-)
+symbol_commands = typer.Typer(short_help="Print stored symbols; list, add, remove wanted ones.")
 app.add_typer(symbol_commands, name="symbols")
 
-SymbolNames = Annotated[list[str], typer.Argument(metavar="SYMBOL...", help="Such as BTCUSDT.")]
+SymbolNames = Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Such as BTCUSDT.")]
 SymbolSourceName = Annotated[
     str, typer.Option("--symbol-source", metavar="NAME", help="Which symbol source.")
 ]

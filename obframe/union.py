@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
-from typing import Any
 
 from obframe.errors import ObframeError
 from obframe.protocols import SymbolSource
@@ -88,12 +86,10 @@ class Union:
     ) -> None:
         delay = _AGAIN_FIRST
         while True:
-            watched: Any = source.watch()
             try:
-                async with aclosing(watched):
-                    async for wanted in watched:
-                        sets[name] = wanted
-                        changed.set()
+                async for wanted in source.watch():
+                    sets[name] = wanted
+                    changed.set()
             except Exception as error:
                 if name not in sets:
                     raise ObframeError(f"the symbol source {name} failed: {error}") from error

@@ -32,8 +32,8 @@ class FileSettings:
     path: str = field(
         default="symbols.txt",
         metadata={
-            "help": "File to read: a symbol a line and # before comments; *.json: a list; "
-            "*.toml: the key symbols."
+            "help": "File to read: a symbol a line, `#` before comments; `.json`: a list; "
+            "`.toml`: the key `symbols`."
         },
     )
     interval: Duration = field(

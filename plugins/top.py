@@ -52,10 +52,10 @@ class TopSettings:
         metadata={"help": "Quote assets; volumes are in them and compared as they are."},
     )
     include: tuple[str, ...] = field(
-        default=(), metadata={"help": "Patterns such as BTC*: only symbols that match one."}
+        default=(), metadata={"help": "Patterns such as `BTC*`: only symbols that match one."}
     )
     exclude: tuple[str, ...] = field(
-        default=(), metadata={"help": "Patterns such as *UPUSDT: no symbol that matches one."}
+        default=(), metadata={"help": "Patterns such as `*UPUSDT`: no symbol that matches one."}
     )
     buffer: float = field(
         default=0.2,
@@ -65,15 +65,15 @@ class TopSettings:
         default=Duration(3600), metadata={"help": "Time between two looks at the volumes."}
     )
     market: Literal["spot", "usdm", "coinm"] = field(
-        default="spot", metadata={"help": "Which of Binance's markets; as binance.market."}
+        default="spot", metadata={"help": "Which of Binance's markets; as `binance.market`."}
     )
     rest_url: str = field(
-        default="", metadata={"help": "Base URL of its REST interface; as binance.rest_url."}
+        default="", metadata={"help": "Base URL of its REST interface; as `binance.rest_url`."}
     )
-    proxy: str = field(default="", metadata={"help": "As binance.proxy."})
+    proxy: str = field(default="", metadata={"help": "As `binance.proxy`."})
     qualify: bool = field(
         default=False,
-        metadata={"help": "Write binance/BTCUSDT: for a run whose default venue is another."},
+        metadata={"help": "Write `binance/BTCUSDT`: for a run whose default venue is another."},
     )
 
     def __post_init__(self) -> None:

@@ -244,5 +244,5 @@ async def test_the_file_is_read_in_a_thread(
         monkeypatch.setattr(os, "stat", noting)
         async with watching(source, sleep):
             await sleep.end(3)
-    assert len(threads) == 3
+    assert len(threads) == 4
     assert threading.main_thread() not in threads
