@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from obframe import ConfigError, Instrument
-from obframe.testing.waiting import until
+from obframe.testing.symbols import HeldSleep, watching
 from obframe_plugins.file import FileSettings, FileSymbols, open_file
 
 
@@ -26,45 +23,6 @@ def write(path: Path, text: str) -> None:
     beside = path.with_name("beside")
     beside.write_text(text)
     beside.replace(path)
-
-
-class Sleep:
-    """Lets its sleeper go on when the test says so."""
-
-    def __init__(self) -> None:
-        self.asked: list[float] = []
-        self._goes_on = asyncio.Semaphore(0)
-
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
-        await self._goes_on.acquire()
-
-    async def end(self, count: int = 1) -> None:
-        """End so many sleeps, and wait until the next one has begun."""
-        for _ in range(count):
-            before = len(self.asked)
-            self._goes_on.release()
-            await until(lambda before=before: len(self.asked) > before)  # type: ignore[misc]
-
-
-@asynccontextmanager
-async def watching(symbols: FileSymbols, sleep: Sleep) -> AsyncIterator[list[str]]:
-    """Note every set that a source yields."""
-    seen: list[str] = []
-
-    async def watch() -> None:
-        async with aclosing(symbols.watch()) as sets:  # type: ignore[type-var]
-            async for one in sets:
-                seen.append(names(one))
-
-    task = asyncio.create_task(watch())
-    try:
-        await until(lambda: sleep.asked or task.done())
-        yield seen
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 @pytest.mark.parametrize(
@@ -151,10 +109,12 @@ async def test_row_60_only_a_good_change_is_taken(
 ) -> None:
     path = tmp_path / "symbols.txt"
     path.write_text("A\nB\n")
-    sleep = Sleep()
+    sleep = HeldSleep()
     symbols = FileSymbols(str(path), 7.0, sleep)
-    async with watching(symbols, sleep) as seen:
+    async with watching(symbols) as watch:
+        await watch.until("A,B")
         await sleep.end(3)
+        seen = watch.told
         assert seen == ["A,B"]
         assert set(sleep.asked) == {7.0}
         write(path, "B\nC\n")
@@ -192,8 +152,10 @@ async def test_row_60_only_a_good_change_is_taken(
 async def test_a_file_being_written_is_not_read_in_the_middle(tmp_path: Path) -> None:
     path = tmp_path / "symbols.txt"
     path.write_text("A\nB\nC\n")
-    sleep = Sleep()
-    async with watching(FileSymbols(str(path), 1.0, sleep), sleep) as seen:
+    sleep = HeldSleep()
+    async with watching(FileSymbols(str(path), 1.0, sleep)) as watch:
+        await watch.until("A,B,C")
+        seen = watch.told
         with path.open("w") as file:
             for part in ("A\n", "B", "TC\n", "C\nD\n"):
                 file.write(part)
@@ -237,12 +199,13 @@ async def test_the_file_is_read_in_a_thread(
             threads.append(threading.current_thread())
         return really(path, *args, **more)  # type: ignore[call-overload, no-any-return]
 
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with open_file(FileSettings(str(path))) as source:
         assert isinstance(source, FileSymbols)
         source._sleep = sleep
         monkeypatch.setattr(os, "stat", noting)
-        async with watching(source, sleep):
+        async with watching(source) as watch:
+            await watch.until("A")
             await sleep.end(3)
     assert len(threads) == 4
     assert threading.main_thread() not in threads

@@ -9,8 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,8 +20,8 @@ from obframe import (
     StoreFormatError,
     StoreUnavailable,
     SymbolError,
-    SymbolSource,
 )
+from obframe.testing.symbols import watching
 from obframe.testing.waiting import until
 from obframe_plugins.runtime import RuntimeSettings, RuntimeSymbols, SymbolSet, open_runtime
 
@@ -160,36 +158,17 @@ def test_a_kill_loses_nothing_acknowledged_and_leaves_nothing_half_done(path: st
         }
 
 
-@asynccontextmanager
-async def watching(source: SymbolSource) -> AsyncIterator[list[list[str]]]:
-    seen: list[list[str]] = []
-
-    async def watch() -> None:
-        async with aclosing(source.watch()) as sets:  # type: ignore[type-var]
-            async for one in sets:
-                seen.append(sorted(each.symbol for each in one))
-
-    task = asyncio.create_task(watch())
-    try:
-        await until(lambda: seen or task.done())
-        yield seen
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
 async def test_changes_are_yielded_and_an_empty_set_is_one(path: str) -> None:
     async with open_runtime(RuntimeSettings(path, Duration(0.01))) as source:
         assert isinstance(source, RuntimeSymbols)
         assert isinstance(source, EditableSymbolSource)
-        async with watching(source) as seen:
+        async with watching(source) as watch:
+            await watch.until("")
             other = SymbolSet(path)
             await asyncio.to_thread(other.add, ["A", "B"])
-            await until(lambda: len(seen) == 2)
+            await watch.until("", "A,B")
             await asyncio.to_thread(other.remove, ["A", "B"])
-            await until(lambda: len(seen) == 3)
-    assert seen == [[], ["A", "B"], []]
+            await watch.until("", "A,B", "")
 
 
 def _swap(path: str, content: bytes | None) -> None:
@@ -210,16 +189,17 @@ async def test_row_60_a_set_that_is_gone_or_damaged_leaves_the_symbols_as_they_w
         kept = file.read()
     async with (
         open_runtime(RuntimeSettings(path, Duration(0.01))) as source,
-        watching(source) as seen,
+        watching(source) as watch,
     ):
         caplog.set_level("INFO")
+        await watch.until("A,B")
         for harm in (b"", b"no database" * 100, None):
             caplog.clear()
             _swap(path, harm)
             await until(lambda: "the 2 symbols of before stay" in caplog.text)
             _swap(path, kept)
             await until(lambda: "can be read again" in caplog.text)
-        assert seen == [["A", "B"]]
+        assert watch.told == ["A,B"]
 
 
 def test_settings_are_checked() -> None:

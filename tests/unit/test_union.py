@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from obframe import Instrument, ObframeError, SymbolSource
+from obframe import Instrument, ObframeError
+from obframe.testing.symbols import Watch, watching
 from obframe.testing.waiting import until
 from obframe.union import Union, unite
-
-
-def names(instruments: frozenset[Instrument]) -> str:
-    return ",".join(sorted(instrument.symbol for instrument in instruments))
 
 
 class Told:
@@ -38,61 +35,50 @@ class Told:
             yield frozenset(Instrument(name) for name in what.split(",") if name)
 
 
+async def no_sleep(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
 @asynccontextmanager
-async def watching(
-    sources: Mapping[str, SymbolSource],
-) -> AsyncIterator[tuple[list[str], asyncio.Task[None]]]:
-    seen: list[str] = []
-
-    async def no_sleep(_seconds: float) -> None:
-        await asyncio.sleep(0)
-
-    async def watch() -> None:
-        async for each in Union(sources, no_sleep).watch():
-            seen.append(names(each))
-
+async def united(**sources: Told) -> AsyncIterator[Watch]:
+    """Watch several; nothing may be left running."""
     before = asyncio.all_tasks()
-    task = asyncio.create_task(watch())
-    try:
-        yield seen, task
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError, ObframeError):
-            await task
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == before
+    async with watching(Union(sources, 0.05, no_sleep)) as watch:
+        yield watch
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
 
 
 async def test_the_union_follows_each_source() -> None:
     first, second = Told("A,B"), Told()
-    async with watching({"first": first, "second": second}) as (seen, task):
-        await until(lambda: seen == ["A,B"])
+    async with united(first=first, second=second) as watch:
+        await until(lambda: watch.told == ["A,B"])
         second.say("B,C")
-        await until(lambda: seen[1:] == ["A,B,C"])
+        await until(lambda: watch.told[1:] == ["A,B,C"])
         first.say("")
-        await until(lambda: seen[2:] == ["B,C"])
+        await until(lambda: watch.told[2:] == ["B,C"])
         first.say("C")  # wanted already
         first.say(None)
         second.say("")
-        await until(lambda: seen[3:] == ["C"])
-        assert not task.done()
+        await until(lambda: watch.told[3:] == ["C"])
+        assert not watch.task.done()
         second.say(None)
-        await until(task.done)
-        task.result()
+        await until(watch.task.done)
+        watch.task.result()
 
 
 async def test_a_source_that_fails_later_keeps_its_set_and_is_watched_anew(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     good, bad = Told("A"), Told("B")
-    async with watching({"good": good, "bad": bad}) as (seen, _):
-        await until(lambda: seen and seen[-1] == "A,B")
+    async with united(good=good, bad=bad) as watch:
+        await until(lambda: watch.told and watch.told[-1] == "A,B")
         bad.say(RuntimeError("trouble"))
         await until(lambda: bad.watched == 2)
         good.say("A,C")
-        await until(lambda: seen[-1] == "A,B,C")
+        await until(lambda: watch.told[-1] == "A,B,C")
         bad.say("D")
-        await until(lambda: seen[-1] == "A,C,D")
+        await until(lambda: watch.told[-1] == "A,C,D")
     (record,) = [one for one in caplog.records if one.levelno >= logging.ERROR]
     assert record.message == "the symbol source bad failed, its set of symbols stands"
 
@@ -104,19 +90,40 @@ async def test_a_source_that_fails_later_keeps_its_set_and_is_watched_anew(
 async def test_a_source_that_fails_at_first_is_told(last: Exception | None, message: str) -> None:
     bad = Told()
     bad.say(last)
-    async with watching({"good": Told("A"), "bad": bad}) as (_, task):
-        await until(task.done)
+    async with united(good=Told("A"), bad=bad) as watch:
+        await until(watch.task.done)
         with pytest.raises(ObframeError, match=message):
-            task.result()
+            watch.task.result()
 
 
 async def test_sources_that_end_at_once_give_all_they_want() -> None:
     sources = {name: Told(name) for name in "ABC"}
     for each in sources.values():
         each.say(None)
-    async with watching(sources) as (seen, task):
-        await until(task.done)
-        assert seen[-1] == "A,B,C"
+    async with united(**sources) as watch:
+        await until(watch.task.done)
+        assert watch.told[-1] == "A,B,C"
+
+
+async def test_the_first_set_waits_for_every_source_but_not_for_long() -> None:
+    slow, silent = Told(), Told()
+    async with watching(Union({"one": Told("A"), "slow": slow}, 60.0)) as watch:
+        await asyncio.sleep(0.05)
+        assert watch.told == []
+        slow.say("B")
+        await watch.until("A,B")
+    async with united(one=Told("A"), silent=silent) as watch:
+        await watch.until("A")
+
+
+async def test_a_second_watch_loses_no_set_of_the_first() -> None:
+    first, second = Told("A"), Told("B")
+    union = Union({"first": first, "second": second}, 0.05)
+    async with watching(union) as watch:
+        await watch.until("A,B")
+    first.say("A,C")
+    async with watching(union) as watch:
+        await watch.until("A,B,C")
 
 
 def test_one_source_stays_as_it_is() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -17,6 +16,7 @@ from aiohttp import web
 
 from obframe import Instrument, ObframeError
 from obframe.testing.exchange_client import FAST, running
+from obframe.testing.symbols import HeldSleep, watching
 from obframe.testing.waiting import until
 from obframe_plugins._binance_listing import BinanceListing
 from obframe_plugins.top import Ranking, Ticker, TopSettings, TopSymbols, open_top
@@ -24,46 +24,6 @@ from obframe_plugins.top import Ranking, Ticker, TopSettings, TopSymbols, open_t
 
 def names(instruments: frozenset[Instrument]) -> str:
     return ",".join(sorted(instrument.symbol for instrument in instruments))
-
-
-class Sleep:
-    """Lets its sleeper go on when the test says so."""
-
-    def __init__(self) -> None:
-        self.asked: list[float] = []
-        self._goes_on = asyncio.Semaphore(0)
-
-    async def __call__(self, seconds: float) -> None:
-        self.asked.append(seconds)
-        await self._goes_on.acquire()
-
-    async def end(self) -> None:
-        """End one sleep, and wait until the next one has begun."""
-        before = len(self.asked)
-        self._goes_on.release()
-        await until(lambda: len(self.asked) > before)
-
-
-@asynccontextmanager
-async def watching(source: TopSymbols, sleep: Sleep) -> AsyncIterator[list[str]]:
-    """Note every set that a source yields."""
-    seen: list[str] = []
-
-    async def watch() -> None:
-        async with aclosing(source.watch()) as sets:  # type: ignore[type-var]
-            async for one in sets:
-                seen.append(names(one))
-
-    task = asyncio.create_task(watch())
-    try:
-        await until(lambda: sleep.asked or task.done())
-        if task.done():
-            task.result()
-        yield seen
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 @pytest.mark.parametrize(
@@ -97,11 +57,13 @@ async def test_the_top_follows_the_volumes_with_a_buffer() -> None:
             rest_url=venue.rest_url,
             interval=3600.0,  # type: ignore[arg-type]
         )
-        sleep = Sleep()
+        sleep = HeldSleep()
         async with open_top(settings) as source:
             assert isinstance(source, TopSymbols)
             source._sleep = sleep
-            async with watching(source, sleep) as seen:
+            async with watching(source) as watch:
+                await until(lambda: sleep.asked)
+                seen = watch.told
                 assert seen == ["S1USDT,S2USDT,S3USDT,S4USDT"]
                 # To and fro at the border: rank 5 is within the buffer.
                 for volume in ("210000000", "190000000", "210000000"):
@@ -159,15 +121,18 @@ async def rude() -> AsyncIterator[Rude]:
 
 
 @asynccontextmanager
-async def asking(rude: Rude, sleep: Sleep, **settings: Any) -> AsyncIterator[list[str]]:
+async def asking(rude: Rude, sleep: HeldSleep, **settings: Any) -> AsyncIterator[list[str]]:
     """Watch the top of the rude venue."""
     chosen = TopSettings(**{"count": 2, "buffer": 0.0, "rest_url": rude.url, **settings})
     async with aiohttp.ClientSession() as session:
         listing = BinanceListing(chosen.venue(), session, "top")
         rng = random.Random(3)
         source = TopSymbols(listing, chosen.ranking(), float(chosen.interval), sleep, rng)
-        async with watching(source, sleep) as seen:
-            yield seen
+        async with watching(source) as watch:
+            await until(lambda: sleep.asked or watch.task.done())
+            if watch.task.done():
+                watch.task.result()
+            yield watch.told
 
 
 def answer(status: int, body: str, **headers: str) -> Callable[[web.Request], Any]:
@@ -193,7 +158,7 @@ def answer(status: int, body: str, **headers: str) -> Callable[[web.Request], An
 async def test_row_34_a_failure_keeps_the_set_and_is_told_once(
     rude: Rude, status: int, body: str, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with asking(rude, sleep) as seen:
         assert seen == ["AUSDT,BUSDT"]
         rude.answer = answer(status, body)
@@ -214,7 +179,7 @@ async def test_row_34_a_failure_keeps_the_set_and_is_told_once(
 async def test_row_32_too_many_requests_are_waited_for(
     rude: Rude, status: int, seconds: int
 ) -> None:
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with asking(rude, sleep) as seen:
         rude.answer = answer(
             status, '{"code": -1003, "msg": "slow down"}', Retry_After=str(seconds)
@@ -230,7 +195,7 @@ async def test_row_33_a_block_names_the_setting(
     rude: Rude, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     rude.answer = answer(status, "no")
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with asking(rude, sleep) as seen:
         assert seen == []
         assert "set top.rest_url to a host that serves you, or top.proxy" in caplog.text
@@ -239,7 +204,7 @@ async def test_row_33_a_block_names_the_setting(
 
 async def test_a_venue_that_is_not_there_yet_is_waited_for(rude: Rude) -> None:
     rude.answer = answer(502, "")
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with asking(rude, sleep) as seen:
         assert seen == []
         rude.answer = rude.good
@@ -251,7 +216,7 @@ async def test_a_venue_that_is_not_there_yet_is_waited_for(rude: Rude) -> None:
 async def test_a_volume_that_is_no_number_is_refused(
     rude: Rude, volume: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    sleep = Sleep()
+    sleep = HeldSleep()
     async with asking(rude, sleep) as seen:
         rude.volumes = {**rude.volumes, "CUSDT": volume}
         await sleep.end()
@@ -263,7 +228,7 @@ async def test_row_59_settings_that_allow_no_symbol_end_the_run_and_name_the_men
     rude: Rude,
 ) -> None:
     with pytest.raises(ObframeError, match=r"top\.quote.*quote assets are USDT"):
-        async with asking(rude, Sleep(), quote=("USTD",)):
+        async with asking(rude, HeldSleep(), quote=("USTD",)):
             pass
 
 
@@ -271,7 +236,7 @@ async def test_what_is_halted_stays_but_does_not_come_in(
     rude: Rude, caplog: pytest.LogCaptureFixture
 ) -> None:
     rude.statuses = {"BUSDT": "BREAK"}
-    sleep = Sleep()
+    sleep = HeldSleep()
     caplog.set_level(logging.INFO)
     async with asking(rude, sleep) as seen:
         assert seen == ["AUSDT,CUSDT"]
@@ -285,17 +250,16 @@ async def test_what_is_halted_stays_but_does_not_come_in(
 
 
 async def test_a_second_watch_begins_with_the_set_that_holds(rude: Rude) -> None:
-    sleep = Sleep()
+    sleep = HeldSleep()
     chosen = TopSettings(count=1, rest_url=rude.url)
     async with aiohttp.ClientSession() as session:
         listing = BinanceListing(chosen.venue(), session, "top")
         source = TopSymbols(listing, chosen.ranking(), 5.0, sleep)
-        async with watching(source, sleep) as seen:
-            assert seen == ["AUSDT"]
+        async with watching(source) as watch:
+            await watch.until("AUSDT")
         rude.answer = answer(500, "")
-        async with watching(source, sleep) as seen:
-            await until(lambda: seen)
-            assert seen == ["AUSDT"]
+        async with watching(source) as watch:
+            await watch.until("AUSDT")
 
 
 def test_settings_are_checked() -> None:
