@@ -45,7 +45,16 @@ from obframe.layout import (
     snapshot_to_cells,
     snapshot_to_json,
 )
-from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
+from obframe.protocols import (
+    EditableSymbolSource,
+    Emit,
+    Feed,
+    FeedEvent,
+    Provider,
+    Sink,
+    Storage,
+    SymbolSource,
+)
 from obframe.settings import Duration
 from obframe.types import (
     MAX_TIMESTAMP,
@@ -80,6 +89,7 @@ __all__ = [
     "DepthSnapshot",
     "DepthUpdate",
     "Duration",
+    "EditableSymbolSource",
     "Emit",
     "Feed",
     "FeedError",

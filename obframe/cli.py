@@ -140,7 +140,11 @@ def run(
     ] = None,
     symbol_source: Annotated[
         str | None,
-        typer.Option("--symbol-source", metavar="NAME", help="Which symbol source, likewise."),
+        typer.Option(
+            "--symbol-source",
+            metavar="A,B",
+            help="Whose symbols to record; default: those of all that are loaded.",
+        ),
     ] = None,
     sinks: Annotated[
         list[str] | None,
@@ -191,20 +195,78 @@ def query(
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
-@app.command()
+symbol_commands = typer.Typer(short_help="Print stored symbols; list, add, remove wanted ones.")
+app.add_typer(symbol_commands, name="symbols")
+
+SymbolNames = Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Such as BTCUSDT.")]
+SymbolSourceName = Annotated[
+    str, typer.Option("--symbol-source", metavar="NAME", help="Which symbol source.")
+]
+
+
+@symbol_commands.callback(invoke_without_command=True)
 def symbols(
+    context: typer.Context,
     output: Output = "table",
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print which symbols are stored, each with its newest row."""
+    """Print which symbols are stored; or list and change the set of the source 'runtime'."""
+    if context.invoked_subcommand is not None:
+        return
     from obframe.commands import read
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.symbols(choice, Format(output)))
+
+
+@symbol_commands.command("list")
+def list_symbols(
+    output: Output = "table",
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Print the set that a recorder with this symbol source records."""
+    from obframe.commands import wanted
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.show(choice, Format(output)))
+
+
+@symbol_commands.command("add")
+def add_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these too, from within a second on if a recorder runs. All are added or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.add(choice, names))
+
+
+@symbol_commands.command("remove")
+def remove_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these no longer; what is stored stays. All are removed or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.remove(choice, names))
 
 
 @app.command()

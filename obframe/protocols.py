@@ -5,7 +5,15 @@ Everything a plugin author needs stands here, in ``obframe.types`` and in ``obfr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -27,6 +35,35 @@ class SymbolSource(Protocol):
         """Yield the wanted set, once at the start and again whenever it changes.
 
         A source whose set never changes ends after the first; the set then stands.
+        """
+        ...
+
+
+@runtime_checkable
+class EditableSymbolSource(SymbolSource, Protocol):
+    """A symbol source whose set other programs change, as ``obframe symbols add`` does.
+
+    Plain blocking code, safe to call from several threads and processes. Each change is made whole
+    or not at all, outlives the process, and is seen by whoever watches within a second.
+    """
+
+    def symbols(self) -> list[str]:
+        """Return all symbols of the set, sorted."""
+        ...
+
+    def add(self, symbols: Iterable[str]) -> list[str]:
+        """Add symbols and return those that were not in it before.
+
+        Raises:
+            SymbolError: One cannot be part of a key; nothing was added.
+        """
+        ...
+
+    def remove(self, symbols: Iterable[str]) -> list[str]:
+        """Remove symbols and return them.
+
+        Raises:
+            SymbolError: One is not in the set; nothing was removed.
         """
         ...
 

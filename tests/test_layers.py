@@ -32,6 +32,7 @@ LAYERS = (
         "obframe.registry",
         "obframe.settings",
         "obframe.sync",
+        "obframe.union",
         "obframe.vetting",
     },
     {"obframe.books", "obframe.outbox", "obframe.sinks", "obframe.writer"},

@@ -160,12 +160,12 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.on_signal, number)
     async with AsyncExitStack() as stack:
+        source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
         sinks = {
             provider.name: SinkPart(partial(session.opening, SINK, provider), provider.backfill)
             for provider in session.sinks
         }
-        source = await session.open(stack, SYMBOL_SOURCE)
         feeds = await session.open_feeds(stack)
         recorder = Recorder(
             feed=feeds,
@@ -184,7 +184,8 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         gc.collect()
         gc.freeze()
         ending.recorder = recorder
-        names = [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
+        names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
         venues = [f"feed {each}" for each in session.venues.names]
         if len(venues) > 1:
             venues.append(f"default venue {session.venues.default or 'none'}")

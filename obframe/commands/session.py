@@ -12,9 +12,10 @@ from typing import Any
 from obframe.config import SYMBOLS_KEY, load_settings
 from obframe.errors import ObframeError, PluginError
 from obframe.feeds import FeedSet, Venues
-from obframe.protocols import Provider, Storage
+from obframe.protocols import Provider, Storage, SymbolSource
 from obframe.registry import Registry, load
 from obframe.settings import Settings
+from obframe.union import unite
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
 
 
@@ -49,12 +50,14 @@ class Choice:
         chosen = {
             kind.name: registry.choose(kind, self.names.get(kind.name))
             for kind in kinds
-            if kind is not FEED
+            if kind not in (FEED, SYMBOL_SOURCE)
         }
+        wanted = self.names.get(SYMBOL_SOURCE.name)
+        sources = _choose_sources(registry, wanted) if SYMBOL_SOURCE in kinds else ()
         venues = (
             _choose_venues(registry, self.names.get(FEED.name)) if FEED in kinds else Venues(())
         )
-        uses_static = getattr(chosen.get(SYMBOL_SOURCE.name), "name", "") == SYMBOLS_KEY[0]
+        uses_static = any(provider.name == SYMBOLS_KEY[0] for provider in sources)
         settings = load_settings(
             registry.sections(),
             config=self.config,
@@ -64,9 +67,9 @@ class Choice:
             installed=registry.has_section,
             refusals=venues.refusals if venues.names and uses_static else None,
         )
-        wanted = _names(self.sinks) or [one.name for one in registry.providers(SINK)]
-        sinks = [registry.choose(SINK, name) for name in dict.fromkeys(wanted)]
-        return Session(registry, settings, chosen, venues, tuple(sinks))
+        named = _names(self.sinks) or [one.name for one in registry.providers(SINK)]
+        sinks = tuple(registry.choose(SINK, name) for name in dict.fromkeys(named))
+        return Session(registry, settings, chosen, sources, venues, sinks)
 
 
 def _names(texts: Iterable[str]) -> list[str]:
@@ -80,7 +83,8 @@ class Session:
     Attributes:
         registry: The plugins.
         settings: All settings.
-        chosen: The provider chosen for each kind but feeds and sinks, by the kind's name.
+        chosen: The storage's provider, by its kind's name.
+        sources: The providers of the symbol sources whose sets are recorded together.
         venues: The loaded feeds, which are all used, and the default one among them.
         sinks: The sinks that are used.
     """
@@ -88,8 +92,21 @@ class Session:
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
+    sources: tuple[Provider[Any], ...]
     venues: Venues
     sinks: tuple[Provider[Any], ...] = ()
+
+    async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
+        """Open the symbol sources, as one; the stack closes them.
+
+        Raises:
+            ObframeError: One cannot be opened, or what it opens is no symbol source.
+        """
+        opened = {
+            provider.name: await self.open_provider(stack, SYMBOL_SOURCE, provider)
+            for provider in self.sources
+        }
+        return unite(opened)
 
     async def open_feeds(self, stack: AsyncExitStack) -> FeedSet:
         """Open the loaded feeds; the stack closes them.
@@ -157,6 +174,14 @@ class Session:
         with provider.open_reader(self.settings.providers[provider.name]) as storage:
             check_protocol(storage, STORAGE, provider.name)
             yield storage
+
+
+def _choose_sources(registry: Registry, wanted: str | None) -> tuple[Provider[Any], ...]:
+    """Return the symbol sources that ``--symbol-source A,B`` names; else all that are loaded."""
+    if wanted is None:
+        return tuple(registry.providers(SYMBOL_SOURCE))
+    names = dict.fromkeys(name.strip() for name in wanted.split(","))
+    return tuple(registry.choose(SYMBOL_SOURCE, name) for name in names)
 
 
 def _choose_venues(registry: Registry, wanted: str | None) -> Venues:
