@@ -69,6 +69,18 @@ class Record(NamedTuple):
     value: bytes
 
 
+class RowBatch(NamedTuple):
+    """Stored rows of one symbol, oldest first.
+
+    Attributes:
+        timestamps: Unix seconds, from the keys; each later than the one before.
+        values: MessagePack bytes of the snapshots, as many.
+    """
+
+    timestamps: list[int]
+    values: list[bytes]
+
+
 class GapReason(StrEnum):
     """Why a second was not stored."""
 

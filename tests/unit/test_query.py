@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from obframe import Gap, GapReason, QueryError, Record, Snapshot, StoreCorrupt, SymbolError
-from obframe.query import Coverage, Span, coverage, parse_range, parse_time, rows
+from obframe.query import Coverage, Span, coverage, rows
+from obframe.times import parse_range, parse_time
 from obframe_plugins.memory import MemoryStorage
 
 NOW = 1_737_158_400.75  # 2025-01-18T00:00:00.75Z
