@@ -26,6 +26,7 @@ from obframe.errors import (
     InvalidEvent,
     MalformedMessage,
     MessageError,
+    MissingExtra,
     ObframeError,
     PluginError,
     Problem,
@@ -36,10 +37,23 @@ from obframe.errors import (
     StoreLocked,
     StoreUnavailable,
     SymbolError,
+    UnknownSymbol,
 )
 from obframe.hookspecs import hookimpl
-from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
+from obframe.protocols import (
+    BatchScan,
+    Emit,
+    Feed,
+    FeedEvent,
+    Provider,
+    Sink,
+    Storage,
+    SymbolSource,
+)
+from obframe.query import Coverage, Row
+from obframe.reader import Reader, open  # noqa: A004
 from obframe.settings import Duration
+from obframe.trust import Trust
 from obframe.types import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -52,11 +66,13 @@ from obframe.types import (
     Mark,
     MarkKind,
     Record,
+    RowBatch,
     RunInfo,
     StateChange,
     StreamEvent,
     check_symbol,
 )
+from obframe.window import Window
 
 __version__ = _version("obframe")
 
@@ -64,10 +80,12 @@ __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
     "SNAPSHOT_DEPTH",
+    "BatchScan",
     "BookState",
     "CapacityError",
     "ColumnDecoder",
     "ConfigError",
+    "Coverage",
     "DecodeError",
     "DepthSnapshot",
     "DepthUpdate",
@@ -86,13 +104,17 @@ __all__ = [
     "Mark",
     "MarkKind",
     "MessageError",
+    "MissingExtra",
     "ObframeError",
     "OrderBook",
     "PluginError",
     "Problem",
     "Provider",
     "QueryError",
+    "Reader",
     "Record",
+    "Row",
+    "RowBatch",
     "RunInfo",
     "Sink",
     "Snapshot",
@@ -106,9 +128,13 @@ __all__ = [
     "StreamEvent",
     "SymbolError",
     "SymbolSource",
+    "Trust",
+    "UnknownSymbol",
+    "Window",
     "__version__",
     "check_symbol",
     "hookimpl",
+    "open",
     "parse_depth_snapshot",
     "parse_depth_update",
 ]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from obframe._core import ColumnDecoder
 from obframe.errors import CapacityError, DecodeError, QueryError
-from obframe.frames import require
+from obframe.frames import load_numpy
 from obframe.protocols import Storage
 from obframe.query import MissingSeconds, Row, batches, close, misplaced
 from obframe.times import check_range
@@ -112,9 +112,11 @@ class _Part:
     """Columns with room for so many rows. Memory that no row reaches is never touched."""
 
     def __init__(self, room: int, depth: int, floats: bool) -> None:
-        np = require("numpy", "numpy", "a window")
+        np = load_numpy()
         kind = np.float64 if floats else np.int64
-        self.columns: dict[str, Any] = {name: np.empty((room, depth), kind) for name in LEVELS}
+        # One block, for what is given back as a whole is had again without the kernel's help.
+        block = np.empty((len(LEVELS), room, depth), kind)
+        self.columns: dict[str, Any] = dict(zip(LEVELS, block, strict=True))
         self.columns |= {
             "timestamp": np.empty(room, np.int64),
             "update_id": np.empty(room, np.uint64),
@@ -206,7 +208,7 @@ class _Reading:
 
     def finish(self, storage: Storage) -> Window:
         """Put the parts together; marks and gaps are read after the rows they speak of."""
-        np = require("numpy", "numpy", "a window")
+        np = load_numpy()
         self._parts[-1].settle()
         scales = [max(part.scales[kind] for part in self._parts) for kind in range(2)]
         keys = self._join([part.keys for part in self._parts])
@@ -240,7 +242,7 @@ class _Reading:
         )
 
     def _join(self, columns: list[Any]) -> Any:
-        np = require("numpy", "numpy", "a window")
+        np = load_numpy()
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     def _rescaled(self, part: _Part, name: str, scales: list[int]) -> Any:

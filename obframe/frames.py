@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from obframe.errors import MissingExtra
@@ -21,26 +22,25 @@ class Levels(NamedTuple):
     Attributes:
         name: Such as ``bid_prices``.
         values: Of shape ``(rows, depth)``, best first.
-        count: Levels that each row has; what stands behind them is no level.
+        counts: Levels that each row has; what stands behind them is no level.
         scale: Decimals of integers, None for float64.
     """
 
     name: str
     values: npt.NDArray[Any]
-    count: npt.NDArray[np.uint16]
+    counts: npt.NDArray[np.uint16]
     scale: int | None
 
     def absent(self) -> npt.NDArray[np.bool_] | None:
         """Return which of the values are no levels, None when all are."""
-        np = require("numpy", "numpy", "a window")
         depth = self.values.shape[1]
-        if not len(self.values) or int(self.count.min()) >= depth:
+        if not len(self.values) or int(self.counts.min()) >= depth:
             return None
-        absent: npt.NDArray[np.bool_] = np.arange(depth) >= self.count[:, None]
+        absent: npt.NDArray[np.bool_] = load_numpy().arange(depth) >= self.counts[:, None]
         return absent
 
 
-def require(library: str, extra: str, what: str) -> Any:
+def require(library: str, extra: str, what: str) -> ModuleType:
     """Import a library that an extra brings.
 
     Raises:
@@ -52,6 +52,15 @@ def require(library: str, extra: str, what: str) -> Any:
         if error.name != library:
             raise
         raise MissingExtra(library, extra, what) from error
+
+
+def load_numpy() -> ModuleType:
+    """Import NumPy.
+
+    Raises:
+        MissingExtra: It is not installed.
+    """
+    return require("numpy", "numpy", "a window")
 
 
 def arrow_table(
@@ -70,7 +79,7 @@ def arrow_table(
         decimals: Make integers decimal128, which copies them.
     """
     pa = require("pyarrow", "arrow", "an Arrow table")
-    np = require("numpy", "numpy", "a window")
+    np = load_numpy()
     arrays, fields = [], []
     for name, column in plain.items():
         kind = pa.from_numpy_dtype(column.dtype)
@@ -107,7 +116,7 @@ def pandas_frame(
     ``Int64``.
     """
     pd = require("pandas", "pandas", "a pandas frame")
-    np = require("numpy", "numpy", "a window")
+    np = load_numpy()
     columns: dict[str, Any] = {name: plain[name] for name in plain if name != "timestamp"}
     for each in levels:
         absent = each.absent()

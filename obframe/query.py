@@ -112,15 +112,15 @@ def _gather(records: Iterator[Record]) -> Iterator[RowBatch]:
     failure: StorageError | None = None
     try:
         while failure is None:
-            batch = RowBatch([], [])
+            timestamps, values = [], []
             try:
                 for _, second, value in itertools.islice(records, _BATCH_ROWS):
-                    batch.timestamps.append(second)
-                    batch.values.append(value)
+                    timestamps.append(second)
+                    values.append(value)
             except StorageError as error:
                 failure = error
-            if batch.timestamps:
-                yield batch
+            if timestamps:
+                yield RowBatch(timestamps, values)
             elif failure is None:
                 return
         raise failure
@@ -274,7 +274,7 @@ class MissingSeconds:
         missing = list(self._missing)
         if self._expected <= self._end:
             missing.append(Span(self._expected, self._end))
-        unexplained = tuple(_subtract(missing, gaps))
+        unexplained = tuple(subtract(missing, gaps))
         bounds = self._start, self._end
         return Coverage(symbol, *bounds, self.stored, tuple(missing), tuple(gaps), unexplained)
 
@@ -297,20 +297,20 @@ def coverage(storage: Storage, symbol: str, start: int, end: int) -> Coverage:
     return seconds.coverage(symbol, storage.gaps(symbol, start, end))
 
 
-def _subtract(spans: Sequence[Span], gaps: Sequence[Gap]) -> Iterator[Span]:
-    """Yield what is left of the spans without the gaps; both come oldest first."""
+def subtract(spans: Sequence[Span], told: Sequence[Gap | Span]) -> Iterator[Span]:
+    """Yield what is left of the spans without what is told of; both come oldest first."""
     index = 0
-    reach = 0  # gaps of several causes overlap: how far those that began already go
+    reach = 0  # what is told overlaps: how far those that began already go
     for start, end in spans:
         first = start
-        while index < len(gaps) and gaps[index].start <= end:
-            gap = gaps[index]
+        while index < len(told) and told[index].start <= end:
+            run = told[index]
             if reach >= first:
                 first = reach + 1
-            if gap.start > first:
-                yield Span(first, min(gap.start - 1, end))
-                first = gap.start
-            reach = max(reach, gap.end)
+            if run.start > first:
+                yield Span(first, min(run.start - 1, end))
+                first = run.start
+            reach = max(reach, run.end)
             index += 1
         first = max(first, reach + 1)
         if first <= end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -77,8 +78,8 @@ class RowBatch(NamedTuple):
         values: MessagePack bytes of the snapshots, as many.
     """
 
-    timestamps: list[int]
-    values: list[bytes]
+    timestamps: Sequence[int]
+    values: Sequence[bytes]
 
 
 class GapReason(StrEnum):

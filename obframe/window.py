@@ -165,10 +165,9 @@ class Window:
 
 def _to_doubles(units: npt.NDArray[np.int64], scale: int) -> npt.NDArray[np.float64]:
     """Return the doubles nearest to counts of units of ``10**-scale``."""
-    np = require("numpy", "numpy", "a window")
     # Both are exact as doubles, so the one rounding is that of the quotient.
     doubles: npt.NDArray[np.float64] = units / float(10**scale)
-    for index in zip(*np.nonzero(units > _EXACT), strict=True):
+    for index in zip(*(units > _EXACT).nonzero(), strict=True):
         doubles[index] = int(units[index]) / 10**scale
     doubles.flags.writeable = False
     return doubles

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import time
 from collections import Counter
@@ -13,15 +12,11 @@ from typing import Any
 
 from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
-from obframe.errors import ObframeError
 from obframe.protocols import Storage
-from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
+from obframe.query import Row, check_stored, latest, rows, start_of_last
+from obframe.times import check_range, parse_time
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
 from obframe.vetting import STORAGE
-
-
-class UnknownSymbol(ObframeError):
-    """The storage holds neither rows nor gaps of the symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +55,7 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     """
     check_symbol(symbol)
     with choice.load([STORAGE]).read() as storage:
-        _check_stored(storage, symbol)
+        check_stored(storage, symbol)
         start, end = _resolve(storage, symbol, window)
         tally = _Tally()
         found = rows(storage, symbol, start, end)
@@ -101,17 +96,6 @@ class _Tally:
                 if output in (Format.TABLE, Format.CSV):
                     continue
             yield row
-
-
-def _check_stored(storage: Storage, symbol: str) -> None:
-    known = storage.symbols()
-    if symbol in known:
-        return
-    close = difflib.get_close_matches(symbol.upper(), known, n=1)
-    mend = (
-        f"did you mean {close[0]}?" if close else "stored: " + (", ".join(known[:20]) or "nothing")
-    )
-    raise UnknownSymbol(f"nothing is stored of {symbol!r}; {mend}")
 
 
 def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
@@ -206,8 +190,7 @@ def symbols(choice: Choice, output: Format) -> int:
 
         def newest() -> Iterator[tuple[str, Row | None]]:
             for symbol in found:
-                record = storage.latest(symbol)
-                yield symbol, None if record is None else decode(record)
+                yield symbol, latest(storage, symbol)
 
         def cells(line: tuple[str, Row | None]) -> list[object]:
             symbol, row = line
@@ -241,7 +224,7 @@ def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
     end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)
     check_range(symbol, start, end)
     with choice.load([STORAGE]).read() as storage:
-        _check_stored(storage, symbol)
+        check_stored(storage, symbol)
         found = storage.gaps(symbol, start, end)
     if output is Format.TABLE and not found:
         note(f"no gaps of {symbol} are recorded in this window")
