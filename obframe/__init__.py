@@ -6,7 +6,10 @@ feed → ``sync`` → ``books`` → snapshot → storage and sinks, ``query`` re
 the command line, ``_core`` is the compiled hot path.
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 from obframe._core import (
     ColumnDecoder,
@@ -50,8 +53,6 @@ from obframe.protocols import (
     Storage,
     SymbolSource,
 )
-from obframe.query import Coverage, Row
-from obframe.reader import Reader, open  # noqa: A004
 from obframe.settings import Duration
 from obframe.trust import Trust
 from obframe.types import (
@@ -72,9 +73,22 @@ from obframe.types import (
     StreamEvent,
     check_symbol,
 )
-from obframe.window import Window
+
+if TYPE_CHECKING:
+    from obframe.query import Coverage, Row
+    from obframe.reader import Reader, open  # noqa: A004
+    from obframe.window import Window
 
 __version__ = _version("obframe")
+
+# What reads a store is loaded when it is first asked for: no recorder and no plugin needs it.
+_LAZY = {
+    "Coverage": "obframe.query",
+    "Reader": "obframe.reader",
+    "Row": "obframe.query",
+    "Window": "obframe.window",
+    "open": "obframe.reader",
+}
 
 __all__ = [
     "MAX_TIMESTAMP",
@@ -138,3 +152,14 @@ __all__ = [
     "parse_depth_snapshot",
     "parse_depth_update",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'obframe' has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})
