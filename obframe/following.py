@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -15,8 +16,8 @@ from obframe.types import MAX_TIMESTAMP
 _LOOKS: Final = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 """When to look for a second's row after that second began; mostly the first finds it."""
 
-_FAILURES: Final = 20
-"""Looks in a row that may fail before it is the caller's trouble."""
+_PATIENCE: Final = 10.0
+"""Seconds for which every look may fail before it is the caller's trouble."""
 
 
 def follow(
@@ -46,7 +47,7 @@ def follow(
 
     Raises:
         QueryError: The start cannot be asked for.
-        StorageError: A part cannot be read; what may pass is tried for several seconds.
+        StorageError: A part cannot be read; what may pass is tried for ten seconds.
     """
     check_range(symbol, start, MAX_TIMESTAMP)
     return _follow(storage, symbol, start, clock, wait)
@@ -59,17 +60,17 @@ def _follow(
     clock: Callable[[], float],
     wait: Callable[[float], object],
 ) -> Iterator[Row | None]:
-    failures = 0
+    failing = math.inf  # since when
     while after <= MAX_TIMESTAMP:
         found = rows(storage, symbol, after, MAX_TIMESTAMP)
         try:
             for row in found:
                 after = row.timestamp + 1
                 yield row
-            failures = 0
+            failing = math.inf
         except StoreUnavailable:
-            failures += 1
-            if failures > _FAILURES:
+            failing = min(failing, clock())
+            if clock() - failing > _PATIENCE:
                 raise
         finally:
             close(found)
