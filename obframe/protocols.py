@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from obframe._core import DepthSnapshot, DepthUpdate, Snapshot
-from obframe.types import FeedStatus, Gap, Instrument, Mark, Record
+from obframe.types import FeedStatus, Gap, Instrument, Mark, Record, RowBatch
 
 FeedEvent: TypeAlias = DepthUpdate | DepthSnapshot | FeedStatus
 
@@ -165,6 +165,22 @@ class Storage(Protocol):
 
     def close(self) -> None:
         """Flush and release everything. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class BatchScan(Protocol):
+    """What a ``Storage`` may offer besides, to be read faster: many rows a call, no object a row.
+
+    Without it ``scan`` is read instead.
+    """
+
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        """Iterate over the rows that ``scan`` would give, by the same rules, some at a time.
+
+        No batch is empty. When a part cannot be read, the rows before it come first, then the
+        error.
+        """
         ...
 
 
