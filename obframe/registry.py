@@ -6,9 +6,9 @@ import difflib
 import inspect
 import logging
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -17,6 +17,7 @@ import pluggy
 from obframe import hookspecs
 from obframe.errors import PluginError
 from obframe.hookcalls import call_hook, is_traced
+from obframe.observers import Observers
 from obframe.protocols import Provider
 from obframe.vetting import (
     HOOKS,
@@ -84,7 +85,7 @@ class Registry:
 
     Attributes:
         plugins: In the order they were loaded.
-        observer_errors: How often an observer raised, by plugin and hook.
+        observers: Where observers run.
     """
 
     def __init__(self) -> None:
@@ -93,7 +94,7 @@ class Registry:
         self._installed = installed_plugins()
         self._trace = is_traced(os.environ)
         self.plugins: list[LoadedPlugin] = []
-        self.observer_errors: Counter[tuple[str, str]] = Counter()
+        self.observers = Observers()
 
     def add(self, name: str) -> None:
         """Load and check one more plugin; loading it twice changes nothing.
@@ -253,14 +254,14 @@ class Registry:
                 yield probe.sections()
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call every observer of a hook; one that raises is named, counted and passed over."""
+        """Have every observer of a hook called, in order, in its plugin's own thread.
+
+        Returns at once. An observer that raises or does not return is named, counted and passed
+        over; see ``obframe.observers``.
+        """
         for implementation in self._implementations(hook):
-            try:
-                call_hook(hook, implementation, arguments, trace=self._trace)
-            except Exception:
-                key = (implementation.plugin_name, hook)
-                self.observer_errors[key] += 1
-                logger.exception("plugin %r: its observer %s raised; it is passed over", *key)
+            call = partial(call_hook, hook, implementation, arguments, trace=self._trace)
+            self.observers.call(implementation.plugin_name, hook, call)
 
 
 def load(names: Sequence[str] = (), kinds: Collection[Kind] = KINDS) -> Registry:

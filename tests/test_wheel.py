@@ -131,7 +131,7 @@ def test_the_wheel_works_in_a_clean_environment(installed: Environment, tmp_path
     )
     assert Path(where.strip()).is_relative_to(installed.folder)
     listed = installed.succeed("obframe", "plugins", "--format", "csv", cwd=tmp_path)
-    for name in ("binance", "eventlog", "memory", "rocksdb", "static"):
+    for name in ("binance", "eventlog", "file", "memory", "rocksdb", "runtime", "static", "top"):
         assert f"\n{name}," in listed
     shown = installed.succeed("obframe", "demo", "--seconds", "4", cwd=tmp_path)
     for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "a row"):
