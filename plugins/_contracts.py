@@ -1,4 +1,4 @@
-"""How the contracts of ``obframe.testing`` test our parts; ``obframe plugins check`` runs these."""
+"""How the contracts of ``obframe.testing`` test our feeds, storages and sinks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
 
-from obframe import Instrument, Storage, SymbolSource
+from obframe import Instrument, Storage
 from obframe.testing import contracts
 from obframe_plugins.binance import BinanceFeed, BinanceSettings
 from obframe_plugins.memory import MemoryStorage
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
-from obframe_plugins.static import StaticSettings, open_static
 
 
 class MemoryContract(contracts.StorageContract):
     """Tests the storage ``memory``."""
 
     @contextlib.contextmanager
-    def make_storage(self, tmp_path: Path) -> Iterator[Storage]:  # noqa: ARG002
+    def make_storage(self, tmp_path: Path) -> Iterator[Storage]:
         """Give an empty storage."""
         storage = MemoryStorage()
         yield storage
@@ -56,17 +55,6 @@ class RocksContract(contracts.StorageContract):
             path.write_bytes(data)
 
 
-class StaticContract(contracts.SymbolSourceContract):
-    """Tests the symbol source ``static``: its set never changes."""
-
-    first = frozenset({Instrument("BTCUSDT"), Instrument("ETHUSDT")})
-
-    def make_source(self, tmp_path: Path) -> contextlib.AbstractAsyncContextManager[SymbolSource]:
-        """Open a source of two symbols."""
-        del tmp_path
-        return open_static(StaticSettings(("BTCUSDT", "ETHUSDT")))
-
-
 class BinanceContract(contracts.FeedContract):
     """Tests the feed ``binance`` against its wire on loopback."""
 
@@ -79,7 +67,7 @@ class BinanceContract(contracts.FeedContract):
     symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 
     @contextlib.asynccontextmanager
-    async def make_feed(self, tmp_path: Path) -> AsyncIterator[contracts.FeedRig]:  # noqa: ARG002
+    async def make_feed(self, tmp_path: Path) -> AsyncIterator[contracts.FeedRig]:
         """Open a venue, and a feed that speaks to it."""
         async with contracts.LoopbackVenue(self.symbols, self.market) as venue:
             settings = BinanceSettings(

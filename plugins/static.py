@@ -70,6 +70,6 @@ def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
             "the symbols of the settings, fixed",
             StaticSettings,
             open_static,
-            contract="obframe_plugins._contracts:StaticContract",
+            contract="obframe_plugins._contracts_symbols:StaticContract",
         ),
     ]

@@ -93,18 +93,18 @@ class Venue(contracts.FeedVenue):
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
     ) -> None:
         """Change a book, and tell of it."""
-        symbol = instrument.symbol
+        symbol = instrument.native
         await self._send(symbol, self._books[symbol].change(symbol, bids, asks))
 
     async def lose(
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
     ) -> None:
         """Change a book, and tell nobody."""
-        self._books[instrument.symbol].change(instrument.symbol, bids, asks)
+        self._books[instrument.native].change(instrument.native, bids, asks)
 
     async def garble(self, instrument: Instrument) -> None:
         """Send half a message."""
-        await self._send(instrument.symbol, '{"e": "depthUpdate", "U": 1')
+        await self._send(instrument.native, '{"e": "depthUpdate", "U": 1')
 
     async def drop(self) -> None:
         """End every connection."""

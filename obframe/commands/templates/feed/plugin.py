@@ -2,7 +2,9 @@
 
 It speaks the wire of Binance's spot market. For another venue change ``stream_url`` and
 ``snapshot_url``, ``read_update`` and ``read_snapshot``, and what ``_fetch`` makes of an answer; the
-rest, what is wanted and what is told when, stays as it is.
+rest, what is wanted and what is told when, stays as it is. An instrument's ``native`` is what the
+venue calls it, its ``symbol`` what rows are stored under: with several venues in one run that is
+``myplugin/BTCUSDT``.
 """
 
 from __future__ import annotations
@@ -72,12 +74,12 @@ class FeedSettings:
 
 def stream_url(settings: FeedSettings, instrument: Instrument) -> str:
     """Return where an instrument's updates are streamed."""
-    return f"{settings.ws_url}/ws/{instrument.symbol.lower()}@depth@100ms"
+    return f"{settings.ws_url}/ws/{instrument.native.lower()}@depth@100ms"
 
 
 def snapshot_url(settings: FeedSettings, instrument: Instrument) -> str:
     """Return where an instrument's whole book is."""
-    return f"{settings.rest_url}/api/v3/depth?symbol={instrument.symbol}&limit={_LEVELS}"
+    return f"{settings.rest_url}/api/v3/depth?symbol={instrument.native}&limit={_LEVELS}"
 
 
 def read_update(text: str, instrument: Instrument) -> DepthUpdate:

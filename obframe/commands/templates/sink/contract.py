@@ -15,10 +15,10 @@ from .plugin import SinkSettings, open_sink
 
 
 class Consumer:
-    """The other end: an HTTP server on loopback that keeps each row by symbol and timestamp."""
+    """The other end: an HTTP server on loopback that keeps each row by its id."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], Snapshot] = {}
+        self.rows: dict[str, Snapshot] = {}
         self.port = 0  # the first start takes a free one, and the next ones the same
         self._runner: web.AppRunner | None = None
 
@@ -49,7 +49,7 @@ class Consumer:
             bids, asks = (
                 [(price, quantity) for price, quantity in row[side]] for side in ("bids", "asks")
             )
-            self.rows[symbol, second] = Snapshot(symbol, row["update_id"], second, bids, asks)
+            self.rows[row["id"]] = Snapshot(symbol, row["update_id"], second, bids, asks)
         return web.Response(status=204)
 
 
@@ -76,7 +76,7 @@ class PostingContract(contracts.SinkContract):
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return what the consumer has."""
         rows = _CONSUMERS[tmp_path].rows if tmp_path in _CONSUMERS else {}
-        return [rows[key] for key in sorted(rows)]
+        return sorted(rows.values(), key=lambda row: row.timestamp)
 
     async def break_(self, tmp_path: Path) -> None:
         """Stop the consumer."""

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl
+from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl, snapshot_id
 
 OBFRAME_API = 1  # the version of obframe's hooks and protocols that this is written for
 
@@ -44,8 +44,8 @@ class SinkSettings:
 class PostingSink:
     """Posts rows, and returns when all of them are accepted.
 
-    A row may be posted again after a failure. Whoever receives it keeps it by symbol and timestamp,
-    and so has it once.
+    A row may be posted again after a failure. Whoever receives it keeps it by its ``id``, and so
+    has it once.
 
     Args:
         session: What posts.
@@ -82,6 +82,7 @@ class PostingSink:
 def row_of(snapshot: Snapshot) -> dict[str, object]:
     """Return a snapshot as the object that is posted: numbers as the texts that the venue sent."""
     return {
+        "id": snapshot_id(snapshot),
         "symbol": snapshot.symbol,
         "timestamp": snapshot.timestamp,
         "update_id": snapshot.update_id,
@@ -107,6 +108,7 @@ def obframe_sinks() -> Sequence[Provider[Sink]]:
             "posts every row as JSON to a URL",
             SinkSettings,
             open_sink,
+            backfill=True,  # every stored row at least once, those of an outage afterwards
             contract="obframe_myplugin.contract:PostingContract",
         )
     ]

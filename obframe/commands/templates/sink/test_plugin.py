@@ -41,6 +41,7 @@ def test_settings_that_cannot_be_used_are_refused(
 def test_numbers_are_posted_as_the_venue_wrote_them() -> None:
     row = row_of(Snapshot("BTCUSDT", 7, 1_737_158_400, [("100.50", "1.500")], []))
     assert row == {
+        "id": "BTCUSDT:1737158400",
         "symbol": "BTCUSDT",
         "timestamp": 1_737_158_400,
         "update_id": 7,

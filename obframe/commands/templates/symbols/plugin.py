@@ -94,7 +94,7 @@ def read_symbols(text: str) -> frozenset[Instrument]:
         ValueError: There is none.
     """
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    symbols = frozenset(Instrument(line) for line in lines if line)
+    symbols = frozenset(Instrument.parse(line) for line in lines if line)
     if not symbols:
         raise ValueError("it names no symbol; write one on a line, such as BTCUSDT")
     return symbols
