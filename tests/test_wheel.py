@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -173,7 +175,7 @@ def test_a_new_plugin_of_each_kind_works_with_the_wheel(
 
     wanted = tmp_path / "symbols.txt"
     wanted.write_text("AAA\n")
-    with receiver() as (url, posted), venue(installed, tmp_path) as urls:
+    with receiver() as (url, posted), venue(installed, tmp_path, "AAA,BBB") as urls:
         settings = {
             "live.ws_url": urls["ws_url"],
             "live.rest_url": urls["rest_url"],
@@ -197,6 +199,40 @@ def test_a_new_plugin_of_each_kind_works_with_the_wheel(
         stored = {(symbol, row["timestamp"]): {"id": None, **row} for row in found}
         assert len(stored) >= 3, log
         assert stored == {key: row for key, row in posted.items() if key[0] == symbol}
+
+
+def test_the_guide_can_be_followed(built: Path, installed: Environment, tmp_path: Path) -> None:
+    """Every command of docs/plugins.md in its order, every file written when the page says so."""
+    page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    steps = re.findall(
+        r"^(?:`([\w/.]+)`\n\n)?```(sh|python)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE
+    )
+    script = ["set -ex"]
+    for number, (path, language, text) in enumerate(steps):
+        if language == "sh":
+            script.append(text)
+        elif path:
+            (tmp_path / f"{number}").write_text(text, encoding="utf-8")
+            script.append(f"cp ../{number} {path}")
+    with venue(installed, tmp_path, "BTCUSDT,ETHUSDT") as urls:
+        environ = {
+            **installed.environ,
+            "PATH": f"{installed.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            "PIP_FIND_LINKS": str(built),
+            "OBFRAME_BINANCE_WS_URL": urls["ws_url"],
+            "OBFRAME_BINANCE_REST_URL": urls["rest_url"],
+        }
+        call("bash", "-c", "\n".join(script), cwd=tmp_path, environ=environ)
+    project = tmp_path / "obframe-best"
+    assert {path.suffix for path in (project / "dist").iterdir()} == {".whl", ".gz"}
+    with contextlib.closing(sqlite3.connect(project / "best.sqlite")) as connection:
+        kept = connection.execute("SELECT * FROM best WHERE symbol = 'ETHUSDT'").fetchall()
+    query = ("query", "ETHUSDT", "--from", "-1h", "--format", "jsonl")
+    rows = list(map(json.loads, installed.succeed("obframe", *query, cwd=project).splitlines()))
+    assert rows
+    assert sorted(kept) == [
+        ("ETHUSDT", row["timestamp"], row["bids"][0][0], row["asks"][0][0]) for row in rows
+    ]
 
 
 @contextlib.contextmanager
@@ -229,9 +265,9 @@ def receiver() -> Iterator[tuple[str, dict[tuple[str, int], Any]]]:
 
 
 @contextlib.contextmanager
-def venue(installed: Environment, folder: Path) -> Iterator[dict[str, str]]:
+def venue(installed: Environment, folder: Path, symbols: str) -> Iterator[dict[str, str]]:
     """Serve the simulated venue from the environment; gives its URLs."""
-    command = [str(installed.folder / "bin" / "obframe"), "exchange", "--symbols", "AAA,BBB"]
+    command = [str(installed.folder / "bin" / "obframe"), "exchange", "--symbols", symbols]
     with subprocess.Popen(
         [*command, "--port", "0", "--format", "json"],
         cwd=folder,
