@@ -38,8 +38,23 @@ from obframe.errors import (
     SymbolError,
 )
 from obframe.hookspecs import hookimpl
-from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
-from obframe.settings import Duration
+from obframe.protocols import (
+    Backup,
+    Emit,
+    Feed,
+    FeedEvent,
+    Maintenance,
+    Measurable,
+    Provider,
+    Repaired,
+    Sink,
+    Storage,
+    SymbolSource,
+    Tell,
+    Usage,
+)
+from obframe.query import Span, subtract
+from obframe.settings import Duration, Size
 from obframe.types import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -64,6 +79,7 @@ __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
     "SNAPSHOT_DEPTH",
+    "Backup",
     "BookState",
     "CapacityError",
     "ColumnDecoder",
@@ -82,9 +98,11 @@ __all__ = [
     "Instrument",
     "InvalidEvent",
     "Level",
+    "Maintenance",
     "MalformedMessage",
     "Mark",
     "MarkKind",
+    "Measurable",
     "MessageError",
     "ObframeError",
     "OrderBook",
@@ -93,9 +111,12 @@ __all__ = [
     "Provider",
     "QueryError",
     "Record",
+    "Repaired",
     "RunInfo",
     "Sink",
+    "Size",
     "Snapshot",
+    "Span",
     "StateChange",
     "Storage",
     "StorageError",
@@ -106,9 +127,12 @@ __all__ = [
     "StreamEvent",
     "SymbolError",
     "SymbolSource",
+    "Tell",
+    "Usage",
     "__version__",
     "check_symbol",
     "hookimpl",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "subtract",
 ]

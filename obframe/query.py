@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -216,24 +216,24 @@ def coverage(storage: Storage, symbol: str, start: int, end: int) -> Coverage:
         missing.append(Span(expected, end))
     # After the rows: a gap that was recorded meanwhile explains what was missing before.
     gaps = storage.gaps(symbol, start, end)
-    unexplained = tuple(_subtract(missing, gaps))
+    unexplained = tuple(subtract(missing, gaps))
     return Coverage(symbol, start, end, stored, tuple(missing), tuple(gaps), unexplained)
 
 
-def _subtract(spans: list[Span], gaps: list[Gap]) -> Iterator[Span]:
-    """Yield what is left of the spans without the gaps; both come oldest first."""
+def subtract(spans: Sequence[Span], told: Sequence[Gap | Span]) -> Iterator[Span]:
+    """Yield what is left of the spans without what is told of; both come oldest first."""
     index = 0
-    reach = 0  # gaps of several causes overlap: how far those that began already go
+    reach = 0  # what is told overlaps: how far those that began already go
     for start, end in spans:
         first = start
-        while index < len(gaps) and gaps[index].start <= end:
-            gap = gaps[index]
+        while index < len(told) and told[index].start <= end:
+            run = told[index]
             if reach >= first:
                 first = reach + 1
-            if gap.start > first:
-                yield Span(first, min(gap.start - 1, end))
-                first = gap.start
-            reach = max(reach, gap.end)
+            if run.start > first:
+                yield Span(first, min(run.start - 1, end))
+                first = run.start
+            reach = max(reach, run.end)
             index += 1
         first = max(first, reach + 1)
         if first <= end:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import logging
-import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -17,7 +16,8 @@ from obframe.books import BookManager, name_some
 from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.histogram import Histogram
-from obframe.protocols import Feed, Sink, Storage, SymbolSource
+from obframe.protocols import Feed, Measurable, Sink, Storage, SymbolSource
+from obframe.retention import plan_storage
 from obframe.settings import RecorderSettings, RetentionSettings
 from obframe.sinks import SinkRunner
 from obframe.sync import BookSynchronizer
@@ -408,28 +408,47 @@ class Recorder:
     # -- beside the sampling ---------------------------------------------------------------------
 
     async def _retain(self, first_wanted: asyncio.Event) -> None:
-        max_age, interval = float(self._retention.max_age), float(self._retention.interval)
-        if not max_age:
+        settings = self._retention
+        if not (settings.max_age or settings.max_bytes or settings.overrides):
             return
         await first_wanted.wait()
+        if settings.max_bytes and not isinstance(self._storage, Measurable):
+            logger.error("retention.max_bytes is of no effect: this storage tells no sizes")
+        interval = float(settings.interval)
         while True:
             complete = False
             try:
-                complete = await self._delete_old(math.floor(self._clock.time() - max_age))
+                complete = await self._delete_old()
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)
             await asyncio.sleep(interval if complete else min(interval, _RETENTION_AGAIN))
 
-    async def _delete_old(self, before: int) -> bool:
-        """Delete what is older; return whether every symbol could have its turn."""
+    async def _delete_old(self) -> bool:
+        """Delete what is not kept any longer; return whether every symbol could have its turn."""
         complete = True
+        symbols = []
         for symbol in await self._writer.call(self._storage.symbols):
             sampled = self._sampled.get(symbol)
             if sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol)):
                 complete = False  # its newest row still has to tell where the time since then began
             else:
-                await self._writer.call(self._storage.delete_before, symbol, before)
+                symbols.append(symbol)
+        now = self._clock.time()
+        cuts = await self._writer.call(plan_storage, self._storage, symbols, self._retention, now)
+        for cut in cuts:
+            await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
+        by_bytes = [cut for cut in cuts if cut.cause == "bytes"]
+        if by_bytes:
+            self._counters["retention_by_bytes"] += sum(cut.seconds for cut in by_bytes)
+            logger.warning(
+                "the storage nears retention.max_bytes (%s): deleted %d s of %s, to %d",
+                self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
+                name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
+            )  # fmt: skip
+            if isinstance(self._storage, Measurable):
+                # Not by the writer's thread: rows must not wait for files being rewritten.
+                await asyncio.to_thread(self._storage.reclaim)
         return complete
 
     async def _summarise(self) -> None:

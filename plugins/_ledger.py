@@ -248,6 +248,16 @@ class Ledger:
             self._connection.close()
 
 
+def cut_after(path: Path, timestamp: int) -> None:
+    """Delete what a ledger file tells of seconds after ``timestamp``; nobody else may use it."""
+    with _mapped(path), contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("gaps", "marks"):
+            connection.execute(f"DELETE FROM {table} WHERE start_second > ?", (timestamp,))
+            connection.execute(
+                f"UPDATE {table} SET end_second = ? WHERE end_second > ?", (timestamp, timestamp)
+            )
+
+
 class NoLedger:
     """What is known of the seconds without a row in a store that was never recorded: nothing."""
 

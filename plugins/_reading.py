@@ -15,6 +15,7 @@ from obframe import (
     Mark,
     Record,
     StorageError,
+    Usage,
     check_symbol,
 )
 from obframe_plugins._checks import clamp
@@ -22,11 +23,13 @@ from obframe_plugins._keys import Strays, find_symbols, newest_row, row_key
 from obframe_plugins._layout import Layout, ReaderClaim
 from obframe_plugins._ledger import Ledger, NoLedger
 from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
+from obframe_plugins._usage import reckon_usage
 
 log = logging.getLogger("obframe.rocksdb")
 
 _T = TypeVar("_T")
 
+_FIRST_CHUNK: Final = 8
 _CHUNK: Final = 512
 _CATCH_UP_TRIES: Final = 5
 
@@ -72,7 +75,9 @@ class RowReads:
     def _rows(self, cursor: Cursor, symbol: str, length: int) -> Iterator[Record]:
         strays = Strays()
         try:
-            while rows := cursor.read(_CHUNK):
+            count = _FIRST_CHUNK  # who wants the first row alone does not pay for many
+            while rows := cursor.read(count):
+                count = min(2 * count, _CHUNK)
                 for key, value in rows:
                     digits = key[-10:]
                     if len(key) == length and digits.isdigit():
@@ -115,6 +120,14 @@ class RowReads:
         self._warn_of(holding.strays)
         return list(holding.symbols)
 
+    def usage(self) -> Usage:
+        """Return what the store takes up now; the share of each symbol is an estimate."""
+
+        def reckon(database: RowDatabase) -> Usage:
+            return reckon_usage(self._layout, database)
+
+        return self.read(reckon)
+
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
         """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
         return self._ledger.gaps(symbol, clamp(start), clamp(end)) if start <= end else []
@@ -135,6 +148,10 @@ class ReadOnly(RowReads):
         self._refuse()
 
     def delete_before(self, symbol: str, timestamp: int) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def reclaim(self) -> None:
         """Raise ``StorageError``: this storage is for reading."""
         self._refuse()
 

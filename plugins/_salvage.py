@@ -1,7 +1,7 @@
 """Save what can be read of a damaged database into a new one; the damaged one stays untouched.
 
-Run it as ``python -m obframe_plugins.salvage DAMAGED NEW``. The library's own repair drops every
-file that has one bad block; this steps over the bad block and takes the rest of the file.
+The library's own repair drops every file that has one bad block; this steps over the bad block and
+takes the rest of the file.
 """
 
 from __future__ import annotations
@@ -9,60 +9,54 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from obframe import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
-    ObframeError,
+    Gap,
+    GapReason,
     Record,
+    Repaired,
+    Span,
     StorageError,
     StoreCorrupt,
     SymbolError,
+    Tell,
     check_symbol,
+    subtract,
 )
 from obframe_plugins._files import link_files
+from obframe_plugins._keys import parse_key
 from obframe_plugins._layout import Layout
-from obframe_plugins._ledger import Ledger, read_format
+from obframe_plugins._ledger import Ledger, newest_acknowledged, read_format
 from obframe_plugins._rocks import RowDatabase, repair
-from obframe_plugins.rocksdb import RocksSettings, RocksStorage
+from obframe_plugins._writing import RocksSettings, RocksStorage
 
 _BATCH = 1000
 _STEPS = 10_000
 _END = b"\xff" * 140
 _ANY_TIME = (0, 10**10)
+_TOGETHER = 60  # seconds within which the newest rows of symbols recorded together lie
+_DETAIL = "stored, and lost with a damaged file"
 
 
-@dataclass(frozen=True, slots=True)
-class Salvaged:
-    """What was saved.
-
-    Attributes:
-        rows: Rows written to the new database.
-        holes: Unreadable places that were stepped over.
-        foreign: Keys that are not ``symbol:seconds``, left out.
-    """
-
-    rows: int
-    holes: int
-    foreign: int
-
-
-def salvage(damaged: str, new: str) -> Salvaged:
+def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None) -> Repaired:
     """Copy every readable row, gap and mark of a damaged store into a new one.
 
+    Seconds between two rows of a symbol that lie in an unreadable place, and those that were
+    acknowledged after the newest row, become gaps with the reason ``damaged``.
+
     Args:
-        damaged: Path of the damaged row database. Nothing in it is changed.
-        new: Path where nothing lies yet.
+        source: The damaged store. Nothing in it is changed.
+        target: Where nothing lies yet.
+        tell: Told how many rows were saved.
 
     Raises:
         StoreLocked: A process still writes the damaged one.
-        StorageError: ``new`` exists, or not even the list of files can be rebuilt.
+        StorageError: The target exists, or not even the list of files can be rebuilt.
     """
-    source, target = Layout(damaged), Layout(new)
     if not source.rows.is_dir():
         raise StorageError(f"{source}: no such directory", str(source))
     if target.rows.exists() or target.side.exists():
@@ -75,9 +69,11 @@ def salvage(damaged: str, new: str) -> Salvaged:
         database = stack.enter_context(_view(source))
         storage = RocksStorage.open(RocksSettings(path=str(target.rows)))
         stack.callback(storage.close)
-        result = _copy_rows(database, storage)
+        copy = _Copy(database, storage, tell)
+        copy.run()
         _copy_ledger(source, storage)
-        return result
+        lost = _record_losses(storage, copy.holes, newest_acknowledged(source.acknowledged))
+        return Repaired(copy.rows, len(copy.holes), copy.foreign, lost)
 
 
 @contextlib.contextmanager
@@ -96,30 +92,92 @@ def _view(source: Layout) -> Iterator[RowDatabase]:
         yield database
 
 
-def _copy_rows(database: RowDatabase, storage: RocksStorage) -> Salvaged:
-    symbols = _known_symbols(database)
-    rows = holes = foreign = 0
-    position = b""
-    oldest = MAX_TIMESTAMP  # where the search in a symbol begins
-    while True:
-        try:
-            cursor = database.cursor(position, _END)
+class _Copy:
+    """Copies rows in the order of their keys, stepping over what cannot be read.
+
+    Attributes:
+        rows: Rows copied.
+        foreign: Keys that are not ``symbol:seconds``, left out.
+        holes: Unreadable places: the last key before each, and the first one after it.
+    """
+
+    def __init__(self, database: RowDatabase, storage: RocksStorage, tell: Tell) -> None:
+        self._database = database
+        self._storage = storage
+        self._tell = tell
+        self.rows = 0
+        self.foreign = 0
+        self.holes: list[tuple[bytes, bytes | None]] = []
+
+    def run(self) -> None:
+        """Copy all."""
+        symbols = _known_symbols(self._database)
+        position: bytes | None = b""
+        oldest = MAX_TIMESTAMP  # where the search in a symbol begins
+        while position is not None:
+            last = position
             try:
-                while found := cursor.read(_BATCH):
-                    records = [record for item in found if (record := _record(*item)) is not None]
-                    foreign += len(found) - len(records)
-                    rows += len(records) - len(storage.append(records))
-                    oldest = min([oldest, *(record.timestamp for record in records)])
-                    position = found[-1][0]
-            finally:
-                cursor.close()
-            return Salvaged(rows, holes, foreign)
-        except StoreCorrupt:
-            holes += 1
-            beyond = _beyond(database, position, symbols, oldest)
-            if beyond is None:
-                return Salvaged(rows, holes, foreign)
-            position = beyond
+                cursor = self._database.cursor(position, _END)
+                try:
+                    while found := cursor.read(_BATCH):
+                        oldest = min(oldest, self._store(found))
+                        last = found[-1][0]
+                finally:
+                    cursor.close()
+                return
+            except StoreCorrupt:
+                position = _beyond(self._database, last, symbols, oldest)
+                self.holes.append((last, position))
+
+    def _store(self, found: Sequence[tuple[bytes, bytes]]) -> int:
+        records = [record for item in found if (record := _record(*item)) is not None]
+        self.foreign += len(found) - len(records)
+        self.rows += len(records) - len(self._storage.append(records))
+        self._tell(self.rows, 0)
+        return min((record.timestamp for record in records), default=MAX_TIMESTAMP)
+
+
+def _record_losses(
+    storage: RocksStorage, holes: Sequence[tuple[bytes, bytes | None]], acknowledged: int
+) -> list[Gap]:
+    """Record the seconds that were lost as gaps, as far as what is left tells which."""
+    lost = []
+    newest = {
+        symbol: row.timestamp
+        for symbol in storage.symbols()
+        if (row := storage.latest(symbol)) is not None
+    }
+    ends = dict.fromkeys(newest, 0)
+    for before, after in holes:
+        known, next_known = parse_key(before), parse_key(after or b"")
+        if known is None:
+            continue
+        symbol, second = known
+        if next_known is not None and next_known[0] == symbol:
+            lost.append(Gap(symbol, second + 1, next_known[1] - 1, GapReason.DAMAGED, _DETAIL))
+        elif acknowledged > second:
+            ends[symbol] = acknowledged
+    if acknowledged > max(newest.values(), default=0):
+        for symbol, second in newest.items():
+            if second >= max(newest.values()) - _TOGETHER:
+                ends[symbol] = acknowledged
+    for symbol, end in ends.items():
+        if end > newest[symbol]:
+            lost.append(Gap(symbol, newest[symbol] + 1, end, GapReason.DAMAGED, _DETAIL))
+    untold = []
+    for gap in lost:
+        if gap.start > gap.end:
+            continue
+        told = [Span(other.start, other.end) for other in storage.gaps(*gap[:3])]
+        told += _stored(storage, *gap[:3])
+        for start, end in subtract([Span(gap.start, gap.end)], sorted(told)):
+            untold.append(gap._replace(start=start, end=end))
+    storage.append_gaps(untold)
+    return untold
+
+
+def _stored(storage: RocksStorage, symbol: str, start: int, end: int) -> list[Span]:
+    return [Span(row.timestamp, row.timestamp) for row in storage.scan(symbol, start, end)]
 
 
 def _beyond(
@@ -218,24 +276,3 @@ def _copy_ledger(source: Layout, storage: RocksStorage) -> None:
             storage.append_marks(ledger.marks(symbol, *_ANY_TIME))
     finally:
         ledger.close()
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run ``salvage`` for a person; return the exit code."""
-    if len(arguments) != 2:
-        sys.stderr.write("usage: python -m obframe_plugins.salvage DAMAGED NEW\n")
-        return 2
-    try:
-        result = salvage(*arguments)
-    except ObframeError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(
-        f"{arguments[1]}: {result.rows} rows saved, {result.holes} unreadable places passed over, "
-        f"{result.foreign} foreign keys left out\n"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
