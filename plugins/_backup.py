@@ -188,12 +188,9 @@ class BackupFolder:
     def _name(self) -> tuple[int, str]:
         """Return the present second, and a name that sorts after those of all other backups."""
         newest = max((path.stem for path in self._paths()), default="")
-        while True:
-            now = datetime.now(UTC)
-            name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
-            if name > newest or name[:8] < newest[:8]:
-                return int(now.timestamp()), name
-            time.sleep(0.001)
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
+        return int(now.timestamp()), name if name > newest else f"{newest}a"  # a clock set back
 
     @staticmethod
     def _stored_name(identity: str, path: Path) -> str:

@@ -71,9 +71,12 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         stack.callback(storage.close)
         copy = _Copy(database, storage, tell)
         copy.run()
-        _copy_ledger(source, storage)
-        lost = _record_losses(storage, copy.holes, newest_acknowledged(source.acknowledged))
-        return Repaired(copy.rows, len(copy.holes), copy.foreign, lost)
+        lost = list(_find_losses(storage, copy.holes, newest_acknowledged(source.acknowledged)))
+        adopted = _copy_ledger(source, storage)
+        if adopted is not None:
+            # In a store of ours every second has a row, or a gap that says why not.
+            lost += _find_unexplained(storage, adopted)
+        return Repaired(copy.rows, len(copy.holes), copy.foreign, _tell(storage, lost))
 
 
 @contextlib.contextmanager
@@ -137,41 +140,52 @@ class _Copy:
         return min((record.timestamp for record in records), default=MAX_TIMESTAMP)
 
 
-def _record_losses(
+def _find_losses(
     storage: RocksStorage, holes: Sequence[tuple[bytes, bytes | None]], acknowledged: int
-) -> list[Gap]:
-    """Record the seconds that were lost as gaps, as far as what is left tells which."""
-    lost = []
+) -> Iterator[Gap]:
+    """Yield what lies in unreadable places, and what was acknowledged after the newest row."""
     newest = {
         symbol: row.timestamp
         for symbol in storage.symbols()
         if (row := storage.latest(symbol)) is not None
     }
-    ends = dict.fromkeys(newest, 0)
+    last = max(newest.values(), default=0)
+    cut_short = {symbol for symbol, second in newest.items() if second >= last - _TOGETHER}
+    if acknowledged <= last:
+        cut_short.clear()
     for before, after in holes:
-        known, next_known = parse_key(before), parse_key(after or b"")
+        known, following = parse_key(before), parse_key(after or b"")
         if known is None:
             continue
         symbol, second = known
-        if next_known is not None and next_known[0] == symbol:
-            lost.append(Gap(symbol, second + 1, next_known[1] - 1, GapReason.DAMAGED, _DETAIL))
+        if following is not None and following[0] == symbol:
+            yield Gap(symbol, second + 1, following[1] - 1, GapReason.DAMAGED, _DETAIL)
         elif acknowledged > second:
-            ends[symbol] = acknowledged
-    if acknowledged > max(newest.values(), default=0):
-        for symbol, second in newest.items():
-            if second >= max(newest.values()) - _TOGETHER:
-                ends[symbol] = acknowledged
-    for symbol, end in ends.items():
-        if end > newest[symbol]:
-            lost.append(Gap(symbol, newest[symbol] + 1, end, GapReason.DAMAGED, _DETAIL))
+            cut_short.add(symbol)
+    for symbol in sorted(cut_short):
+        yield Gap(symbol, newest[symbol] + 1, acknowledged, GapReason.DAMAGED, _DETAIL)
+
+
+def _find_unexplained(storage: RocksStorage, adopted: int) -> Iterator[Gap]:
+    for symbol in storage.symbols():
+        newest = 0
+        for row in storage.scan(symbol, adopted + 1, MAX_TIMESTAMP):
+            if newest and row.timestamp > newest + 1:
+                yield Gap(symbol, newest + 1, row.timestamp - 1, GapReason.DAMAGED, _DETAIL)
+            newest = row.timestamp
+
+
+def _tell(storage: RocksStorage, lost: Sequence[Gap]) -> list[Gap]:
+    """Record as gaps those of the seconds that neither rows nor other gaps tell of."""
     untold = []
-    for gap in lost:
+    for gap in sorted(lost):
         if gap.start > gap.end:
             continue
         told = [Span(other.start, other.end) for other in storage.gaps(*gap[:3])]
         told += _stored(storage, *gap[:3])
         for start, end in subtract([Span(gap.start, gap.end)], sorted(told)):
             untold.append(gap._replace(start=start, end=end))
+    untold = sorted(set(untold))
     storage.append_gaps(untold)
     return untold
 
@@ -266,13 +280,19 @@ def _record(key: bytes, value: bytes) -> Record | None:
     return None
 
 
-def _copy_ledger(source: Layout, storage: RocksStorage) -> None:
+def _copy_ledger(source: Layout, storage: RocksStorage) -> int | None:
+    """Copy gaps and marks.
+
+    Returns:
+        The newest second of rows that were there before the ledger; None when there is no ledger.
+    """
     if read_format(source.ledger) is None:
-        return
+        return None
     ledger = Ledger(source.ledger, writable=False)
     try:
         for symbol in {*storage.symbols(), *ledger.symbols()}:
             storage.append_gaps(ledger.gaps(symbol, *_ANY_TIME))
             storage.append_marks(ledger.marks(symbol, *_ANY_TIME))
+        return ledger.adopted
     finally:
         ledger.close()

@@ -139,9 +139,9 @@ class RocksStorage(RowReads):
         if lock is not None:
             undo.callback(os.close, lock)
         exists = layout.examine()
+        ours = read_format(layout.ledger) is not None
         if exists:
             layout.check_unlocked()
-            ours = read_format(layout.ledger) is not None
             layout.inspect(ours=ours, adopt=self._settings.adopt)
         elif not layout.rows.parent.is_dir():
             raise StorageError(
@@ -164,7 +164,9 @@ class RocksStorage(RowReads):
         except OSError as error:
             raise StorageError(f"{layout.acknowledged}: {error}", str(layout)) from error
         undo.callback(self._acknowledged.close)
-        self._report_loss()
+        newest = self._report_loss()
+        if newest and not ours:
+            self._ledger.note_adoption(newest)
         log.debug("%s: opened in %.3f s", layout, time.perf_counter() - started)
 
     def _open_rows(self, *, create: bool) -> RowDatabase:
@@ -172,7 +174,8 @@ class RocksStorage(RowReads):
             str(self._layout.rows), create=create, level=self._settings.compression_level
         )
 
-    def _report_loss(self) -> None:
+    def _report_loss(self) -> int:
+        """Tell of rows that were acknowledged and are gone; return the newest second stored."""
         newest = 0
         for symbol in self.read(self.stored_symbols):
             record = self.latest(symbol)
@@ -186,6 +189,7 @@ class RocksStorage(RowReads):
             )  # fmt: skip
             self._acknowledged.forget()
         self._acknowledged.advance(newest)
+        return newest
 
     def append(self, records: Sequence[Record]) -> Sequence[Record]:
         """Store the records in one atomic batch, durable at the configured level on return.
