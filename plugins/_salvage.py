@@ -35,6 +35,7 @@ from obframe_plugins._rocks import RowDatabase, repair
 from obframe_plugins._writing import RocksSettings, RocksStorage
 
 _BATCH = 1000
+_GETS = 256
 _STEPS = 10_000
 _END = b"\xff" * 140
 _ANY_TIME = (0, 10**10)
@@ -69,9 +70,10 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         database = stack.enter_context(_view(source))
         storage = RocksStorage.open(RocksSettings(path=str(target.rows)))
         stack.callback(storage.close)
-        copy = _Copy(database, storage, tell)
+        acknowledged = newest_acknowledged(source.acknowledged)
+        copy = _Copy(database, storage, acknowledged, tell)
         copy.run()
-        lost = list(_find_losses(storage, copy.holes, newest_acknowledged(source.acknowledged)))
+        lost = list(_find_losses(storage, copy.holes, acknowledged))
         adopted = _copy_ledger(source, storage)
         if adopted is not None:
             # In a store of ours every second has a row, or a gap that says why not.
@@ -104,8 +106,11 @@ class _Copy:
         holes: Unreadable places: the last key before each, and the first one after it.
     """
 
-    def __init__(self, database: RowDatabase, storage: RocksStorage, tell: Tell) -> None:
+    def __init__(
+        self, database: RowDatabase, storage: RocksStorage, acknowledged: int, tell: Tell
+    ) -> None:
         self._database = database
+        self._acknowledged = acknowledged
         self._storage = storage
         self._tell = tell
         self.rows = 0
@@ -131,6 +136,43 @@ class _Copy:
             except StoreCorrupt:
                 position = _beyond(self._database, last, symbols, oldest)
                 self.holes.append((last, position))
+                self._fetch(last, position, symbols)
+
+    def _fetch(self, before: bytes, after: bytes | None, symbols: Sequence[bytes]) -> None:
+        """Copy the rows in a hole that can be got one by one.
+
+        Files overlap, and one bad block keeps a search from all that lies there in other files.
+        """
+        keys = [key for file in self._database.files() for key in (file.first, file.last)]
+        for symbol in symbols:  # what is in the log only is in no file
+            with contextlib.suppress(StoreCorrupt):
+                found = self._database.last_until(symbol + b";")
+                keys.append(found[0] if found is not None else b"")
+        bounds = [parsed[1] for key in keys if (parsed := parse_key(key)) is not None]
+        if not bounds:
+            return
+        if self._acknowledged:
+            bounds.append(self._acknowledged)
+        for symbol in symbols:
+            first = _key(symbol, min(bounds))
+            last = _key(symbol, max(bounds))
+            low, high = max(first, before), min(last, after or last)
+            if low > high:
+                continue
+            seconds = range(int(low[-10:]), int(high[-10:]) + 1)
+            for start in range(0, len(seconds), _GETS):
+                wanted = [_key(symbol, second) for second in seconds[start : start + _GETS]]
+                self._store(self._get(wanted))
+
+    def _get(self, keys: list[bytes]) -> list[tuple[bytes, bytes]]:
+        try:
+            values = self._database.get_many(keys)
+        except StoreCorrupt:
+            if len(keys) == 1:
+                return []
+            middle = len(keys) // 2
+            return self._get(keys[:middle]) + self._get(keys[middle:])
+        return [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
 
     def _store(self, found: Sequence[tuple[bytes, bytes]]) -> int:
         records = [record for item in found if (record := _record(*item)) is not None]
