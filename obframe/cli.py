@@ -165,6 +165,10 @@ def query(
         int | None,
         typer.Option("--last", metavar="N", min=1, help="Last N rows of the window only."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on with each new row, until Ctrl-C."),
+    ] = False,
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -175,9 +179,15 @@ def query(
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
-    if limit is not None and last is not None:
+    if limit is not None and last is not None and not follow:
         raise typer.BadParameter("give --limit, the first rows, or --last, not both")
     window = read.Window(start, end, last=last)
+    if follow:
+        from obframe.commands import follow as following
+
+        if end is not None:
+            raise typer.BadParameter("give --to, where to end, or --follow, not both")
+        raise typer.Exit(following.query(choice, symbol, window, Format(output), limit))
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 

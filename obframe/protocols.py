@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from obframe._core import DepthSnapshot, DepthUpdate, Snapshot
-from obframe.types import FeedStatus, Gap, Instrument, Mark, Record
+from obframe.types import FeedStatus, Gap, Instrument, Mark, Record, RowBatch
 
 FeedEvent: TypeAlias = DepthUpdate | DepthSnapshot | FeedStatus
 
@@ -234,6 +234,22 @@ class Maintenance(Protocol):
 
         Raises:
             StorageError: The target exists, or nothing at all can be read.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchScan(Protocol):
+    """What a ``Storage`` may offer besides, to be read faster: many rows a call, no object a row.
+
+    Without it ``scan`` is read instead.
+    """
+
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        """Iterate over the rows that ``scan`` would give, by the same rules, some at a time.
+
+        No batch is empty. When a part cannot be read, the rows before it come first, then the
+        error.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -67,6 +68,18 @@ class Record(NamedTuple):
     symbol: str
     timestamp: int
     value: bytes
+
+
+class RowBatch(NamedTuple):
+    """Stored rows of one symbol, oldest first.
+
+    Attributes:
+        timestamps: Unix seconds, from the keys; each later than the one before.
+        values: MessagePack bytes of the snapshots, as many.
+    """
+
+    timestamps: Sequence[int]
+    values: Sequence[bytes]
 
 
 class GapReason(StrEnum):

@@ -16,9 +16,9 @@ from obframe.commands.output import Format, note, utc, utc_after, write
 from obframe.commands.session import Choice, Session
 from obframe.errors import ObframeError, PluginError
 from obframe.protocols import Backup, Maintenance, Measurable, Storage, Usage
-from obframe.query import check_range, parse_time
 from obframe.retention import Cut, Held, hold, max_age, plan_storage
 from obframe.settings import Duration, RetentionSettings
+from obframe.times import check_range, parse_time
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
 from obframe.verify import ERRORS, Fault, Finding
 from obframe.verify import verify as verify_symbol

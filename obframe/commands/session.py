@@ -12,6 +12,7 @@ from typing import Any
 from obframe.config import load_settings
 from obframe.errors import ObframeError, PluginError
 from obframe.protocols import Provider, Storage
+from obframe.reader import open_reader
 from obframe.registry import Registry, load
 from obframe.settings import Settings
 from obframe.vetting import STORAGE, Kind, check_protocol
@@ -98,14 +99,7 @@ class Session:
             ObframeError: It cannot be opened, or cannot be read by another process.
         """
         provider = self.chosen[STORAGE.name]
-        if provider.open_reader is None:
-            raise PluginError(
-                provider.name,
-                "this storage cannot be read by another process than its recorder",
-                "record into one that can, such as --storage rocksdb",
-            )
-        with provider.open_reader(self.settings.providers[provider.name]) as storage:
-            check_protocol(storage, STORAGE, provider.name)
+        with open_reader(provider, self.settings.providers[provider.name]) as storage:
             yield storage
 
 
