@@ -43,9 +43,17 @@ from obframe.errors import (
     UnknownSymbol,
 )
 from obframe.hookspecs import hookimpl
+from obframe.layout import (
+    SNAPSHOT_COLUMNS,
+    snapshot_from_json,
+    snapshot_id,
+    snapshot_to_cells,
+    snapshot_to_json,
+)
 from obframe.protocols import (
     Backup,
     BatchScan,
+    EditableSymbolSource,
     Emit,
     Feed,
     FeedEvent,
@@ -100,6 +108,7 @@ _LAZY = {
 __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
+    "SNAPSHOT_COLUMNS",
     "SNAPSHOT_DEPTH",
     "Backup",
     "BatchScan",
@@ -112,6 +121,7 @@ __all__ = [
     "DepthSnapshot",
     "DepthUpdate",
     "Duration",
+    "EditableSymbolSource",
     "Emit",
     "Feed",
     "FeedError",
@@ -166,6 +176,10 @@ __all__ = [
     "open",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "snapshot_from_json",
+    "snapshot_id",
+    "snapshot_to_cells",
+    "snapshot_to_json",
     "subtract",
 ]
 
