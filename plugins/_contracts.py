@@ -9,9 +9,10 @@ from typing import Literal
 
 from obframe import Instrument, Storage
 from obframe.testing import contracts
+from obframe_plugins._writing import RocksSettings, RocksStorage
 from obframe_plugins.binance import BinanceFeed, BinanceSettings
 from obframe_plugins.memory import MemoryStorage
-from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
+from obframe_plugins.rocksdb import open_reader
 
 
 class MemoryContract(contracts.StorageContract):

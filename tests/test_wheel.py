@@ -26,6 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+WITHOUT_PYTEST = """
+from obframe.testing import Exchange, FakeClock, ReferenceBook
+try:
+    from obframe.testing import StorageContract
+except ImportError as error:
+    print(error)
+"""
+
+
 def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
     result = subprocess.run(
         [str(part) for part in command],
@@ -143,6 +152,8 @@ def test_the_wheel_works_in_a_clean_environment(installed: Environment, tmp_path
 def test_contracts_say_what_they_need(installed: Environment, tmp_path: Path) -> None:
     if installed.run("python", "-c", "import pytest", cwd=tmp_path).returncode == 0:
         pytest.skip("another test has installed pytest by now")
+    told = installed.succeed("python", "-c", WITHOUT_PYTEST, cwd=tmp_path)
+    assert told.strip().endswith("pip install 'obframe[testing]'")
     refused = installed.run("obframe", "plugins", "check", "memory", cwd=tmp_path)
     assert refused.returncode == 2
     assert "which is not installed; pip install 'obframe[testing]'" in refused.stderr

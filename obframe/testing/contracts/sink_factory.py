@@ -92,7 +92,7 @@ class SinkFactory(Contract):
         assert not strange, f"a consumer finds what was never written: {name_some(strange)}"
         assert not missing, f"a consumer does not find {name_some(missing)}"
         assert not twice, f"a consumer finds these twice: {name_some(twice)}"
-        for symbol in {snapshot.symbol for snapshot in written}:
+        for symbol in sorted({snapshot.symbol for snapshot in written}):
             seconds = [snapshot.timestamp for snapshot in found if snapshot.symbol == symbol]
             assert seconds == sorted(seconds), (
                 f"a consumer finds {symbol} in this order: {name_some(seconds)}"
