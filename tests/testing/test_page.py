@@ -75,7 +75,7 @@ def test_every_rule_says_itself_in_one_line(contract: type[Contract]) -> None:
     for rule in rules:
         assert rule.words.endswith("."), rule
         assert len(rule.words) < 100, rule
-        assert not rule.needs or hasattr(contract, rule.needs), rule
+        assert all(hasattr(contract, flag) for flag in rule.needs), rule
 
 
 @pytest.mark.parametrize("contract", CONTRACTS, ids=lambda contract: contract.__name__)
