@@ -206,3 +206,18 @@ def test_the_commands_that_change_a_set(desk: Any) -> None:
     (desk.folder / "obframe-symbols.db").write_text("BTCUSDT\n" * 100)
     code, _, err = run("list")
     assert (code, "no set of symbols" in err) == (3, True)
+
+
+def test_symbol_sources_are_chosen_among_those_loaded(desk: Any) -> None:
+    """The file is missing: a run that uses it is refused, one that does not is recorded."""
+    venue = desk.venue()
+    plugins = ("--plugins", "static,file", "--duration", 2)
+    for chosen, code, told in (
+        ((), 2, "symbols.txt"),
+        (("--symbol-source", "static, file"), 2, "symbols.txt"),
+        (("--symbol-source", "statik"), 4, "no loaded plugin offers the symbol source 'statik'"),
+        (("--symbol-source", "static"), 0, "recording BTCUSDT, ETHUSDT"),
+    ):
+        recorder = desk.recorder(venue, *plugins, *chosen)
+        assert recorder.wait() == code, recorder.log
+        assert told in recorder.log
