@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from obframe import __version__
+from obframe import __version__, cli_plugins
+from obframe.cli_options import FormatName, SummaryFormatName
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -44,9 +45,6 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
 )
 _INTERNAL = 70
 _INTERRUPTED = 130
-
-FormatName = Literal["table", "json", "jsonl", "csv"]
-SummaryFormatName = Literal["table", "json", "jsonl"]
 
 Plugins = Annotated[
     list[str] | None,
@@ -98,6 +96,7 @@ def _choice(
     storage: str | None = None,
     feed: str | None = None,
     symbol_source: str | None = None,
+    sinks: list[str] | None = None,
 ) -> Any:
     from obframe.commands.session import Choice
     from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
@@ -109,6 +108,7 @@ def _choice(
         assignments=tuple(assignments or ()),
         symbols=symbols,
         names=names,
+        sinks=tuple(sinks or ()),
     )
 
 
@@ -146,6 +146,10 @@ def run(
             help="Whose symbols to record; default: those of all that are loaded.",
         ),
     ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option("--sink", metavar="NAMES", help="Which sinks: a,b; default all loaded."),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option("--log-level", help="What to log to standard error."),
@@ -158,7 +162,7 @@ def run(
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
-    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
+    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
     raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 
@@ -175,6 +179,10 @@ def query(
         int | None,
         typer.Option("--last", metavar="N", min=1, help="Last N rows of the window only."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on with each new row, until Ctrl-C."),
+    ] = False,
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -185,9 +193,15 @@ def query(
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
-    if limit is not None and last is not None:
+    if limit is not None and last is not None and not follow:
         raise typer.BadParameter("give --limit, the first rows, or --last, not both")
     window = read.Window(start, end, last=last)
+    if follow:
+        from obframe.commands import follow as following
+
+        if end is not None:
+            raise typer.BadParameter("give --to, where to end, or --follow, not both")
+        raise typer.Exit(following.query(choice, symbol, window, Format(output), limit))
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
@@ -284,13 +298,7 @@ def gaps(
     raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
 
 
-@app.command()
-def plugins(output: Output = "table") -> None:
-    """Print the installed plugins and what they offer."""
-    from obframe.commands import installed
-    from obframe.commands.output import Format
-
-    raise typer.Exit(installed.plugins(Format(output)))
+app.add_typer(cli_plugins.app)
 
 
 @app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")

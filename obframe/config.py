@@ -1,7 +1,7 @@
 """Reads settings: file, environment, ``--set`` and ``--symbols``, in rising order.
 
-A section is ``recorder``, ``retention`` or the name of a loaded provider. Every mistake in every
-source is collected and raised as one ``ConfigError``.
+A section is ``recorder``, ``retention``, the name of a loaded provider, or one that a loaded plugin
+has besides. Every mistake in every source is collected and raised as one ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _NOT_SETTINGS = frozenset(
         "OBFRAME_REQUIRE_CAPTURES",
         "OBFRAME_REQUIRE_SERVERS",
         "OBFRAME_TRACEBACK",
+        "OBFRAME_TRACE_HOOKS",
     }
 )
 
@@ -52,7 +53,7 @@ def load_settings(
     """Read all sources into settings.
 
     Args:
-        sections: The dataclass of each loaded provider by section.
+        sections: The settings dataclass of each section of the loaded plugins.
         config: The file of ``--config``, which must exist; None reads ``obframe.toml`` in the
             current folder if there is one.
         environ: The environment; None for an empty one.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from obframe.errors import SymbolError
 
@@ -93,6 +94,18 @@ class Record(NamedTuple):
     symbol: str
     timestamp: int
     value: bytes
+
+
+class RowBatch(NamedTuple):
+    """Stored rows of one symbol, oldest first.
+
+    Attributes:
+        timestamps: Unix seconds, from the keys; each later than the one before.
+        values: MessagePack bytes of the snapshots, as many.
+    """
+
+    timestamps: Sequence[int]
+    values: Sequence[bytes]
 
 
 class GapReason(StrEnum):
@@ -257,9 +270,11 @@ class RunInfo:
         started: Unix seconds.
         version: obframe's version.
         plugins: Names of the loaded plugins.
+        settings: What is set in each section of the loaded plugins, an instance of its dataclass.
     """
 
     run_id: str
     started: int
     version: str
     plugins: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -14,8 +14,8 @@ from obframe import Instrument, SymbolError
 from obframe_plugins._binance_context import Counters
 from obframe_plugins._binance_rest import RestClient, RestError
 from obframe_plugins._binance_settings import BinanceSettings
-from obframe_plugins._binance_wire import clip
 from obframe_plugins._ranking import ListingError, Ticker
+from obframe_plugins._venue import clip
 
 _PATIENCE = 60.0
 _DECIMAL = re.compile(r"\d{1,40}(\.\d{1,40})?", re.ASCII)

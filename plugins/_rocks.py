@@ -146,7 +146,11 @@ class Cursor:
         self._error: Exception | None = None
 
     def read(self, count: int) -> list[tuple[bytes, bytes]]:
-        """Return the next ``count`` keys with values, or fewer; none at the end.
+        """Return the next ``count`` keys with values, or fewer; none at the end. As ``take``."""
+        return list(zip(*self.take(count), strict=True))
+
+    def take(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the next ``count`` keys and, apart, their values, or fewer; none at the end.
 
         Raises:
             StorageError: What comes next cannot be read.
@@ -159,21 +163,27 @@ class Cursor:
                 raise storage_error(self._error, self._path) from self._error
             rows = self._rows
             valid, key, value, advance = rows.valid, rows.key, rows.value, rows.next
-            found: list[tuple[bytes, bytes]] = []
+            keys: list[bytes] = []
+            values: list[bytes] = []
+            add_key, add_value = keys.append, values.append
             try:
-                while len(found) < count and valid():
-                    found.append((key(), value()))
+                for _ in range(count):
+                    if not valid():
+                        break
+                    add_key(key())
+                    add_value(value())
                     advance()
                 # Invalid means the end or an error, and only this tells which.
                 rows.status()
             except Exception as error:
                 self._error = error.with_traceback(None)
-                if not found:
+                del keys[len(values) :]
+                if not keys:
                     raise storage_error(error, self._path) from self._error
             finally:
                 # A kept traceback must not keep the iterator, which keeps the lock file locked.
                 del rows, valid, key, value, advance
-            return found
+            return keys, values
 
     @property
     def is_open(self) -> bool:

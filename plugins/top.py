@@ -17,8 +17,8 @@ import aiohttp
 
 from obframe import Duration, Instrument, ObframeError, Provider, SymbolSource, hookimpl
 from obframe_plugins._binance_listing import BinanceListing
-from obframe_plugins._binance_plan import Backoff
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._pacing import Backoff
 from obframe_plugins._ranking import Listing, ListingError, Ranking, Ticker
 from obframe_plugins._symbol_lists import Sleep
 

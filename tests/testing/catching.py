@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -41,12 +42,21 @@ def check_caught(contract: Contract, rule: Rule, words: str, tmp_path: Path) -> 
         folder = tmp_path / str(number)
         folder.mkdir()
         try:
-            getattr(contract, rule.name)(folder, **arguments)
+            _run(contract, rule, folder, arguments)
         except (Exception, pytest.fail.Exception) as error:
             failures.append((str(error), error.__notes__))
     assert failures, f"{rule.name} does not catch it"
     assert any(words in text for text, _ in failures), failures
     assert all(str(rule) in notes for _, notes in failures)
+
+
+def _run(contract: Any, rule: Rule, folder: Path, arguments: dict[str, Any]) -> None:
+    test = getattr(contract, rule.name)
+    if "storage" not in inspect.signature(test).parameters:
+        test(folder, **arguments)
+        return
+    with contract.make_storage(folder) as storage:  # as the contract's fixture does
+        test(storage, **arguments)
 
 
 def _variants(contract: Contract, rule: Rule) -> Iterator[dict[str, Any]]:

@@ -297,7 +297,9 @@ BROKEN: Table = {
         Broken(TellsASet, "a set: "),
         Broken(TellsTexts, "should come"),
     ],
-    "test_no_symbol_stands_twice": Broken(OneSymbolOfTwoVenues, "['BTCUSDT'"),
+    "test_no_symbol_stands_twice": Broken(
+        OneSymbolOfTwoVenues, "these stand twice: BTCUSDT, kraken/BTC/USD"
+    ),
     "test_the_first_set_is_the_one_asked_for": Broken(LeavesOneAway, "{kraken/BTC/USD} was told"),
     "test_a_change_is_told_whole": [
         Broken(TellsWhatIsNew, "the whole new set {BTCUSDT, NEW1}"),

@@ -417,7 +417,8 @@ def test_help_is_quick(command_line: CommandLine) -> None:
         check=True,
         cwd=command_line.folder,
     )
-    slow = {"aiohttp", "asyncio", "rich", "rocksdict", "websockets", "obframe.recorder"}
+    slow = {"aiohttp", "asyncio", "numpy", "rich", "rocksdict", "websockets"}
+    slow |= {"obframe.recorder", "obframe.reader"}
     assert not slow & set(result.stdout.split())
 
 

@@ -10,10 +10,12 @@ event loops themselves: no pytest plugin and no setting is needed.
 
 import pytest
 
+_WITH_RULES = (
+    "storage_rows", "storage_runs", "storage_life", "feed_wanted", "feed_told", "feed_life",
+    "session", "symbols", "sink_factory", "sink_rows", "sink_life",
+)  # fmt: skip
 # Before they are imported: what an assertion compared is shown, as in a test of the author's own.
-pytest.register_assert_rewrite(
-    *(f"{__name__}.{module}" for module in ("storage", "feed", "symbols", "sink"))
-)
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_RULES))
 
 from obframe.testing.contracts.feed import FeedContract  # noqa: E402
 from obframe.testing.contracts.rules import Contract, Rule, rules_of  # noqa: E402

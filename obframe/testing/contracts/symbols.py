@@ -198,7 +198,8 @@ class SymbolSourceContract(Contract):
         """No two instruments of a set have the same symbol: rows are kept by symbol."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
             symbols = Counter(item.symbol for item in await watch.first())
-            assert [symbol for symbol, count in symbols.items() if count > 1] == []
+            twice = sorted(symbol for symbol, count in symbols.items() if count > 1)
+            assert not twice, f"these stand twice: {', '.join(twice)}"
 
     @rule(SymbolSource.watch, needs="first")
     async def test_the_first_set_is_the_one_asked_for(self, tmp_path: Path) -> None:
