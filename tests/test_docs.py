@@ -196,7 +196,9 @@ def start_and_stop(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/querying.md", "docs/recording.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
+)
 def test_the_commands_of_the_page_run(
     name: str, command_line: CommandLine, eventually: Eventually
 ) -> None:
@@ -223,7 +225,8 @@ def test_the_commands_of_the_page_run(
             _, *arguments = shlex.split(line)
             result = command_line.run(*arguments)
             assert result.returncode == 0, f"{line}: {result.stderr}"
-            assert result.stdout or "gaps" in line or "run" in line, line
+            silent = ("gaps", "run", "verify", "retention", "repair", "export", "import")
+            assert result.stdout or any(each in line for each in silent), line
 
 
 @pytest.mark.slow
