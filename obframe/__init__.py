@@ -38,6 +38,13 @@ from obframe.errors import (
     SymbolError,
 )
 from obframe.hookspecs import hookimpl
+from obframe.layout import (
+    SNAPSHOT_COLUMNS,
+    snapshot_from_json,
+    snapshot_id,
+    snapshot_to_cells,
+    snapshot_to_json,
+)
 from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
 from obframe.settings import Duration
 from obframe.types import (
@@ -63,6 +70,7 @@ __version__ = _version("obframe")
 __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
+    "SNAPSHOT_COLUMNS",
     "SNAPSHOT_DEPTH",
     "BookState",
     "CapacityError",
@@ -111,4 +119,8 @@ __all__ = [
     "hookimpl",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "snapshot_from_json",
+    "snapshot_id",
+    "snapshot_to_cells",
+    "snapshot_to_json",
 ]

@@ -71,6 +71,9 @@ class Storage(Protocol):
     """Keeps rows, gaps and marks. Plain blocking code, safe to call from several threads.
 
     Every method may raise ``StorageError``; ``StoreUnavailable`` says that trying again may help.
+
+    A storage on disk may have an attribute ``state_directory``, a path where small files that
+    belong with its rows can be kept: delivery positions of sinks go there.
     """
 
     def append(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -130,10 +133,21 @@ class Storage(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Is told of every sampled second. Its queue, time-out and retries are the framework's."""
+    """Is told of every sampled row. Queue, time-out, retries and position are the framework's.
+
+    A sink is opened, written to and closed in a thread and an event loop of its own: what it does
+    there, even code that blocks, holds up nobody else. It may be closed and opened again in one
+    run, when it goes on failing.
+    """
 
     async def write(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take the snapshots of one second."""
+        """Take snapshots of one or more seconds, of each symbol oldest first.
+
+        Return when all of them are safe at the other end, raise when that is not sure: the same
+        snapshots then come again, alone or with others. A provider with ``backfill`` is given
+        every stored row at least once, so the same row may come twice; it is known by its symbol
+        and second (``snapshot_id``). Calls come one at a time.
+        """
         ...
 
 
@@ -154,6 +168,10 @@ class Provider(Generic[T_co]):
             instance of ``settings``, returns a context manager around a ``Storage`` to read from.
             It blocks, creates nothing where there is no database, and sees every row acknowledged
             before a call; its methods that write raise ``StorageError``. None: not offered.
+        backfill: For sinks: True asks for every stored row, at least once, in order, with a
+            position that outlives the process; what could not be delivered is read back from the
+            storage. False: live snapshots only, as they are sampled; the oldest are dropped, and
+            counted, when the sink cannot keep up.
     """
 
     name: str
@@ -161,3 +179,4 @@ class Provider(Generic[T_co]):
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
+    backfill: bool = False

@@ -22,6 +22,7 @@ LAYERS = (
         "obframe.config",
         "obframe.gaplog",
         "obframe.histogram",
+        "obframe.layout",
         "obframe.proof",
         "obframe.query",
         "obframe.registry",

@@ -14,6 +14,7 @@ from typing import Any
 from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
 from obframe.errors import ObframeError
+from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
 from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
@@ -70,7 +71,7 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
             write(
                 output,
                 tally.watch(counted(itertools.islice(found, limit), f"reading {symbol}"), output),
-                columns=_TABLE if output is Format.TABLE else _FLAT,
+                columns=_TABLE if output is Format.TABLE else SNAPSHOT_COLUMNS,
                 cells=(lambda row: _table_cells(row, when))
                 if output is Format.TABLE
                 else _flat_cells,
@@ -153,19 +154,6 @@ def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _T
 
 
 _TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels")
-_FLAT = (
-    "symbol",
-    "timestamp",
-    "update_id",
-    *(
-        f"{side}{level}_{field}"
-        for side in ("bid", "ask")
-        for level in range(1, SNAPSHOT_DEPTH + 1)
-        for field in ("price", "quantity")
-    ),
-)
-
-
 def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
     assert row.snapshot is not None
     bids, asks = row.snapshot.bids, row.snapshot.asks
@@ -176,12 +164,7 @@ def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
 
 def _flat_cells(row: Row) -> list[object]:
     assert row.snapshot is not None
-    cells: list[object] = [row.symbol, row.timestamp, row.snapshot.update_id]
-    for side in (row.snapshot.bids, row.snapshot.asks):
-        for level in side[:SNAPSHOT_DEPTH]:
-            cells += level
-        cells += [""] * 2 * (SNAPSHOT_DEPTH - len(side))
-    return cells
+    return snapshot_to_cells(row.snapshot)
 
 
 def _row_object(row: Row) -> dict[str, Any]:
