@@ -13,6 +13,7 @@
     ├── SymbolError            a symbol that cannot be part of a key
     ├── QueryError             a time or range that cannot be asked for
     ├── FeedError              a venue cannot be reached or refuses us
+    ├── SinkError              a sink's other end cannot be reached or did not take its rows
     └── StorageError
         ├── StoreLocked        another process writes this database
         ├── StoreFormatError   not an obframe database, or of a newer format
@@ -187,6 +188,13 @@ class QueryError(ObframeError, ValueError):
 
 class FeedError(ObframeError):
     """A venue cannot be reached or refuses us; the message names the setting that helps."""
+
+
+class SinkError(ObframeError):
+    """A sink's other end cannot be reached, or it is not sure that it took every row.
+
+    The framework tries again; the message names what failed and the setting that helps.
+    """
 
 
 class StorageError(ObframeError):

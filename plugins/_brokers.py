@@ -1,15 +1,26 @@
-"""What the sinks to brokers share: their libraries, names made of symbols, and texts for people."""
+"""What the sinks to brokers share: their libraries, names made of symbols, texts for people."""
 
 from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
+from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
 
-from obframe import PluginError
+from obframe import PluginError, Snapshot, snapshot_to_json
 
+Format: TypeAlias = Literal["json", "msgpack"]
+
+ENCODERS: dict[str, Callable[[Snapshot], bytes]] = {
+    "json": snapshot_to_json,
+    "msgpack": Snapshot.pack,
+}
+"""By format; ``msgpack`` is the stored bytes as they are, which do not say the symbol."""
+
+FORMAT_HELP = "json, or msgpack: the stored bytes as they are"
+TIMEOUT_HELP = "how long one answer may take; stay below recorder.sink_timeout"
 SYMBOL = "{symbol}"
 HIDDEN = "***"
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+(?=@)")
@@ -25,31 +36,55 @@ def load_library(plugin: str, *modules: str) -> tuple[ModuleType, ...]:
         return tuple(importlib.import_module(module) for module in modules)
     except ImportError as error:
         library = modules[0].partition(".")[0]
-        raise PluginError(
-            plugin,
-            f"its library {library} cannot be imported: {error}",
-            f"pip install 'obframe[{plugin}]'",
-        ) from error
+        reason = f"its library {library} cannot be imported: {error}"
+        raise PluginError(plugin, reason, f"pip install 'obframe[{plugin}]'") from error
 
 
-def check_template(name: str, template: str, needs_symbol: bool) -> str:
-    """Say what is wrong with a template for names; nothing when it can be used."""
-    if not template or template.isspace():
-        return f"{name} is empty"
+def check_template(name: str, template: str, *, needs_symbol: bool) -> list[str]:
+    """Say what is wrong with a template for names."""
+    if not template.strip():
+        return [f"{name} is empty"]
     if needs_symbol and SYMBOL not in template:
-        return f"{name} is {template!r}; it must hold {SYMBOL}, each symbol has its own"
+        return [f"{name} is {template!r}; it must hold {SYMBOL}, as each symbol has its own"]
     rest = template.replace(SYMBOL, "")
     if "{" in rest or "}" in rest:
-        return f"{name} is {template!r}; {SYMBOL} is all that is replaced in it"
-    return ""
+        return [f"{name} is {template!r}; {SYMBOL} is all that is replaced in it"]
+    return []
 
 
-def hide(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a text for people without user names and passwords of URLs and without the secrets."""
-    for secret in sorted({each for each in secrets if each}, key=len, reverse=True):
-        for form in (secret, quote(secret, safe="")):
-            text = text.replace(form, HIDDEN)
-    return _USER_INFO.sub(HIDDEN, text)
+def check_url(name: str, url: str, schemes: Iterable[str]) -> list[str]:
+    """Say what is wrong with a server's URL, without telling its password."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in schemes and parts.port != 0 and (parts.hostname or parts.path):
+            return []
+    except ValueError:
+        pass
+    # A password that is not quoted makes the rest of the URL nonsense: nothing of it is shown.
+    shown = "has a part before @ that cannot be read; quote it (%2F for /)"
+    if "@" not in url:
+        shown = f"is {url!r}"
+    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
+    return [f"{name} {shown}; use {wanted}host:port"]
+
+
+def check_positive(settings: object, *names: str) -> list[str]:
+    """Say which of these settings are not above 0."""
+    return [
+        f"{name} is {value}; use more than 0"
+        for name in names
+        if not (value := getattr(settings, name)) > 0
+    ]
+
+
+def refuse(problems: Iterable[str]) -> None:
+    """Raise one error of all that is wrong with some settings.
+
+    Raises:
+        ValueError: There is a problem.
+    """
+    if told := "; ".join(problems):
+        raise ValueError(told)
 
 
 def secrets_of(*urls: str) -> list[str]:
@@ -61,23 +96,16 @@ def secrets_of(*urls: str) -> list[str]:
         except ValueError:
             continue
         # What stands before the @ alone, without a colon, is a token to NATS.
-        for secret in (parts.password, parts.username if parts.password is None else None):
-            if secret:
-                found += [secret, unquote(secret)]
+        secret = parts.username if parts.password is None else parts.password
+        if secret:
+            found += [secret, unquote(secret)]
     return found
 
 
-def check_url(name: str, url: str, schemes: Iterable[str]) -> str:
-    """Say what is wrong with a server's URL, without telling its password; nothing when it is good."""
-    try:
-        parts = urlsplit(url)
-        is_good = parts.scheme in schemes and bool(parts.hostname or parts.scheme == "unix")
-        is_good = is_good and parts.port != 0
-    except ValueError:
-        is_good = False
-    if is_good:
-        return ""
-    # A password with a slash or a hash sign makes the rest of the URL nonsense: nothing is shown.
-    shown = repr(url) if "@" not in url else "not shown, as it may hold a password"
-    wanted = " or ".join(f"{scheme}://" for scheme in schemes)
-    return f"{name} is no URL of a server ({shown}); use {wanted}host:port, and quote what is no letter or digit in a password (%2F for /)"
+def hide(text: object, secrets: Iterable[str] = ()) -> str:
+    """Return a text for people without the user's part of URLs and without the secrets."""
+    told = str(text)
+    for secret in sorted({each for each in secrets if each}, key=len, reverse=True):
+        for form in (secret, quote(secret, safe="")):
+            told = told.replace(form, HIDDEN)
+    return _USER_INFO.sub(HIDDEN, told)
