@@ -13,7 +13,7 @@ import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from obframe import SinkError
 from obframe_plugins._brokers import SYMBOL, hide
@@ -22,7 +22,17 @@ _HEADER = "Nats-Msg-Id"
 _CLOCK_ALLOWANCE = 30
 """Seconds that a server's clock may be behind the recorder's."""
 _READ_AT_ONCE = 1000
-_NO_MESSAGES = 404
+
+
+def _split_user(url: str) -> tuple[str, dict[str, str]]:
+    """Take user and password out of a URL: the library does not unquote them."""
+    parts = urlsplit(url)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    if parts.username is None:
+        return bare, {}
+    if parts.password is None:
+        return bare, {"token": unquote(parts.username)}
+    return bare, {"user": unquote(parts.username), "password": unquote(parts.password)}
 
 
 def token_of(symbol: str) -> str:
@@ -82,25 +92,34 @@ class Link:
         Raises:
             SinkError: No server can be reached, or the stream is not as it must be.
         """
-        import nats  # noqa: PLC0415
+        from nats.aio.client import Client  # noqa: PLC0415
+        from nats.errors import Error  # noqa: PLC0415
 
         troubles = []
         for server in random.sample(access.servers, len(access.servers)):
-            link = cls(None, None, plan, access.timeout)
+            url, user = _split_user(server)
+            link = cls(Client(), None, plan, access.timeout)
+            connecting = link.client.connect(
+                [url],
+                name="obframe",
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # without it the library never gives up
+                reconnect_time_wait=0,
+                connect_timeout=access.timeout,
+                error_cb=link._note,
+                closed_cb=link._end,
+                **{**access.options, **user},
+            )
             try:
-                link.client = await nats.connect(
-                    [server],
-                    name="obframe",
-                    allow_reconnect=False,
-                    connect_timeout=access.timeout,
-                    error_cb=link._note,
-                    closed_cb=link._end,
-                    **access.options,
-                )
-            except (OSError, TimeoutError, nats.errors.Error) as error:
-                told = str(error) or type(error).__name__
+                await asyncio.wait_for(connecting, access.timeout)
+            except (OSError, TimeoutError, Error) as error:
+                told = link.trouble or str(error) or f"no answer within {access.timeout:g} s"
                 troubles.append(hide(f"{server}: {told}", access.secrets))
+                await link.close()
                 continue
+            except BaseException:
+                await link.close()
+                raise
             link.jetstream = link.client.jetstream(
                 timeout=access.timeout, publish_async_max_pending=1 << 20
             )
@@ -115,12 +134,18 @@ class Link:
 
     async def _note(self, error: Exception) -> None:
         self.trouble = str(error) or type(error).__name__
+        # The library raises a refusal here that belongs to one of the rows, and does not say which.
+        if type(error).__module__ == "nats.js.errors":
+            self._fail(error)
 
     async def _end(self) -> None:
         told = self.trouble or "closed by the server"
+        self._fail(ConnectionError(f"the connection was lost: {told}"))
+
+    def _fail(self, error: Exception) -> None:
         for future in self.pending:
             if not future.done():
-                future.set_exception(ConnectionError(f"the connection was lost: {told}"))
+                future.set_exception(error)
 
     async def close(self) -> None:
         """Close it for good; never raises, never takes long."""
@@ -128,6 +153,8 @@ class Link:
             await asyncio.wait_for(self.client.close(), self.timeout)
         for future in self.pending:
             future.cancel()
+            if not future.cancelled():
+                future.exception()  # seen
 
     # -- the stream ------------------------------------------------------------------------------
 
@@ -191,6 +218,9 @@ class Link:
         done, waiting = await asyncio.wait(
             pending, timeout=self.timeout, return_when=asyncio.FIRST_EXCEPTION
         )
+        for future in done:
+            if (error := future.exception()) is not None:
+                raise error
         duplicates = sum(bool(future.result().duplicate) for future in done)
         if waiting:
             raise SinkError(

@@ -69,6 +69,8 @@ class NatsSink:
                 self._give_up()
 
     async def _write(self, snapshots: Sequence[Snapshot]) -> None:
+        if self._link is not None and self._link.client.is_closed:
+            self._give_up()  # lost since the last call
         if self._link is None:
             self._link = await Link.open(self._access, self._plan)
         await self._look_back(self._link, min(each.timestamp for each in snapshots))
@@ -113,17 +115,18 @@ class NatsSink:
             await asyncio.wait(self._closing)
 
     def _failure(self, error: Exception) -> SinkError:
-        text = hide(error, self._access.secrets) or type(error).__name__
+        text = getattr(error, "description", None) or str(error) or type(error).__name__
+        text = hide(text.removeprefix("nats: "), self._access.secrets)
         return SinkError(f"nats: {text}{_mend(type(error).__name__, text, self._plan)}")
 
 
 def _mend(kind: str, text: str, plan: StreamPlan) -> str:
+    if "maximum" in text or "insufficient" in text:
+        return "; look at the limits of the stream and of the account"
     if kind == "NoStreamResponseError":
         return f"; the stream {plan.name} must have the subjects {plan.subjects}"
     if kind in ("ServiceUnavailableError", "NoRespondersError"):
         return "; JetStream must be enabled on the server (nats-server -js) and for the user"
-    if "maximum" in text or "insufficient" in text:
-        return "; look at the limits of the stream and of the account"
     if "connection was lost" in text or "closed" in text:
         return "; look at the server's log"
     return "; see nats.timeout" if "imeout" in kind else ""

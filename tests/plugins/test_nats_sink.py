@@ -16,7 +16,7 @@ import nats
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
 
 from obframe import PluginError, SinkError, Snapshot, snapshot_from_json, snapshot_id
 from obframe.testing.brokers import NatsServer
@@ -125,12 +125,12 @@ async def test_row_54_a_killed_server_loses_nothing_and_gets_nothing_twice(
                 await asyncio.sleep(0)
             nats_server.kill()
             await asyncio.gather(writing, return_exceptions=True)
-            with pytest.raises(SinkError, match=r"nats: no server can be used"):
-                await sink.write(rows(["A", "B"], T + done, T + done + 2))
+            with pytest.raises(SinkError, match=r"nats: (no server can be used|connection closed)"):
+                await sink.write(rows(["A", "B"], T + done, T + done + 3))
             await asyncio.sleep(window * 1.5)
             nats_server.start()
-            await sink.write(rows(["A", "B"], T + done, T + done + 2))
-            done += 2
+            await sink.write(rows(["A", "B"], T + done, T + done + 3))
+            done += 3
     found = await stored(nats_server)
     for symbol in ("A", "B"):
         assert [each for each in found if each.symbol == symbol] == rows([symbol], T, T + done)
@@ -242,11 +242,9 @@ async def test_a_server_without_jetstream_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_full_stream_that_refuses_is_named(nats_server: NatsServer) -> None:
-    from nats.js.api import DiscardPolicy  # noqa: PLC0415
-
     await make_stream(nats_server, max_msgs=5, discard=DiscardPolicy.NEW, duplicate_window=120)
     async with opened(nats_server) as sink:
-        with pytest.raises(SinkError, match="maximum messages exceeded; look at the limits"):
+        with pytest.raises(SinkError, match=r"maximum messages exceeded; look at the limits"):
             await sink.write(rows(["A"], T, T + 9))
 
 
@@ -298,14 +296,14 @@ async def test_a_file_that_is_not_there_is_told_at_the_start(name: str) -> None:
 def test_mistakes_in_the_settings_are_told_at_once_and_without_the_password() -> None:
     with pytest.raises(ValueError, match="servers has a part before @") as caught:
         NatsSettings(
-            servers=("nats://u:geheim#1@host:1",), subject="a.*.{symbol}", stream="A.B", max_bytes=-1,
-            max_age=60, duplicate_window=61,  # type: ignore[arg-type]
+            servers=("nats://u:geheim#1@host:1",), subject="a.*.{symbol}", stream="A.B",
+            max_bytes=-1, max_age=60, duplicate_window=61,  # type: ignore[arg-type]
         )  # fmt: skip
     told = str(caught.value)
     assert "geheim" not in told
     for name in ("subject", "stream", "max_bytes", "duplicate_window"):
         assert f"{name} is" in told
-    with pytest.raises(ValueError, match="must hold {symbol}"):
+    with pytest.raises(ValueError, match=r"must hold \{symbol\}"):
         NatsSettings(subject="rows")
     with pytest.raises(ValueError, match="servers is empty"):
         NatsSettings(servers=())

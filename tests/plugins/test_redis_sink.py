@@ -243,7 +243,7 @@ async def test_rows_are_on_the_disk_when_that_is_asked_for(
 ) -> None:
     await consumer.client.config_set("appendfsync", "no")
     async with opened(valkey, fsync=True, timeout=0.3) as sink:
-        with pytest.raises(SinkError, match="were not on the server's disk.*appendfsync"):
+        with pytest.raises(SinkError, match=r"were not on the server's disk.*appendfsync"):
             await sink.write([row("A", T)])
         with pytest.raises(SinkError, match="were not on the server's disk"):
             await sink.write([row("A", T)])  # there already, and no safer than before
