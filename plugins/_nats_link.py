@@ -133,7 +133,7 @@ class Link:
         raise SinkError(f"nats: no server can be used: {told}; check nats.servers and the user")
 
     async def _note(self, error: Exception) -> None:
-        self.trouble = str(error) or type(error).__name__
+        self.trouble = str(error).removeprefix("nats: ") or type(error).__name__
         # The library raises a refusal here that belongs to one of the rows, and does not say which.
         if type(error).__module__ == "nats.js.errors":
             self._fail(error)

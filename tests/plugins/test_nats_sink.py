@@ -125,7 +125,7 @@ async def test_row_54_a_killed_server_loses_nothing_and_gets_nothing_twice(
                 await asyncio.sleep(0)
             nats_server.kill()
             await asyncio.gather(writing, return_exceptions=True)
-            with pytest.raises(SinkError, match=r"nats: (no server can be used|connection closed)"):
+            with pytest.raises(SinkError, match="nats: "):
                 await sink.write(rows(["A", "B"], T + done, T + done + 3))
             await asyncio.sleep(window * 1.5)
             nats_server.start()
