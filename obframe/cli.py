@@ -98,6 +98,7 @@ def _choice(
     storage: str | None = None,
     feed: str | None = None,
     symbol_source: str | None = None,
+    sinks: list[str] | None = None,
 ) -> Any:
     from obframe.commands.session import Choice
     from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
@@ -109,6 +110,7 @@ def _choice(
         assignments=tuple(assignments or ()),
         symbols=symbols,
         names=names,
+        sinks=tuple(sinks or ()),
     )
 
 
@@ -133,6 +135,10 @@ def run(
         str | None,
         typer.Option("--symbol-source", metavar="NAME", help="Which symbol source, likewise."),
     ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option("--sink", metavar="NAMES", help="Which sinks: a,b; default all loaded."),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
         typer.Option("--log-level", help="What to log to standard error."),
@@ -145,7 +151,7 @@ def run(
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
-    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
+    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
     raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 

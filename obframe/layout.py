@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from obframe._core import Level, Snapshot
-from obframe.errors import DecodeError
+from obframe.errors import DecodeError, InvalidEvent
 from obframe.types import SNAPSHOT_DEPTH
 
 SNAPSHOT_COLUMNS: Final[tuple[str, ...]] = (
@@ -69,7 +69,7 @@ def snapshot_from_json(data: bytes) -> Snapshot:
         return Snapshot(
             message.symbol, message.update_id, message.timestamp, message.bids, message.asks
         )
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, InvalidEvent, OverflowError, ValueError) as error:
         raise DecodeError(f"no snapshot in JSON: {error}") from error
 
 

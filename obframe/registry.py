@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +14,7 @@ import pluggy
 
 from obframe import hookspecs
 from obframe.errors import PluginError
+from obframe.observers import Observers
 from obframe.protocols import Provider
 from obframe.vetting import KINDS, Kind, check_api, check_hooks, check_providers
 
@@ -64,7 +64,7 @@ class Registry:
 
     Attributes:
         plugins: In the order they were loaded.
-        observer_errors: How often an observer raised, by plugin and hook.
+        observers: Where observers run.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._installed = installed_plugins()
         self.plugins: list[LoadedPlugin] = []
-        self.observer_errors: Counter[tuple[str, str]] = Counter()
+        self.observers = Observers()
 
     def add(self, name: str) -> None:
         """Load and check one more plugin; loading it twice changes nothing.
@@ -206,14 +206,14 @@ class Registry:
                 yield probe.sections()
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call every observer of a hook; one that raises is named, counted and passed over."""
+        """Have every observer of a hook called, in order, in its plugin's own thread.
+
+        Returns at once. An observer that raises or does not return is named, counted and passed
+        over; see ``obframe.observers``.
+        """
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-            try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception:
-                key = (implementation.plugin_name, hook)
-                self.observer_errors[key] += 1
-                logger.exception("plugin %r: its observer %s raised; it is passed over", *key)
+            values = (arguments[name] for name in implementation.argnames)
+            self.observers.call(implementation.plugin_name, hook, implementation.function, *values)
 
 
 def load(names: Sequence[str] = (), kinds: Collection[Kind] = KINDS) -> Registry:

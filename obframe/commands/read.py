@@ -17,7 +17,7 @@ from obframe.errors import ObframeError
 from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
 from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, check_symbol
 from obframe.vetting import STORAGE
 
 
@@ -154,6 +154,8 @@ def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _T
 
 
 _TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels")
+
+
 def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
     assert row.snapshot is not None
     bids, asks = row.snapshot.bids, row.snapshot.asks

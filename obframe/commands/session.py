@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from obframe.errors import ObframeError, PluginError
 from obframe.protocols import Provider, Storage
 from obframe.registry import Registry, load
 from obframe.settings import Settings
-from obframe.vetting import STORAGE, Kind, check_protocol
+from obframe.vetting import SINK, STORAGE, Kind, check_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class Choice:
         assignments: ``--set``.
         symbols: ``--symbols``.
         names: The provider chosen for a kind, by the kind's name.
+        sinks: Texts of ``--sink``, likewise; empty for all sinks that are loaded.
     """
 
     plugins: tuple[str, ...] = ()
@@ -34,6 +35,7 @@ class Choice:
     assignments: tuple[str, ...] = ()
     symbols: str | None = None
     names: dict[str, str | None]
+    sinks: tuple[str, ...] = ()
 
     def load(self, kinds: Collection[Kind]) -> Session:
         """Load the plugins and read the settings.
@@ -42,8 +44,7 @@ class Choice:
             PluginError: A plugin cannot be loaded.
             ConfigError: The settings are wrong.
         """
-        names = [name.strip() for text in self.plugins for name in text.split(",")]
-        registry = load([name for name in names if name], kinds)
+        registry = load(_names(self.plugins), kinds)
         chosen = {kind.name: registry.choose(kind, self.names.get(kind.name)) for kind in kinds}
         settings = load_settings(
             registry.sections(),
@@ -53,16 +54,23 @@ class Choice:
             symbols=self.symbols,
             installed=registry.has_section,
         )
-        return Session(registry, settings, chosen)
+        wanted = _names(self.sinks) or [one.name for one in registry.providers(SINK)]
+        sinks = [registry.choose(SINK, name) for name in dict.fromkeys(wanted)]
+        return Session(registry, settings, chosen, tuple(sinks))
+
+
+def _names(texts: Iterable[str]) -> list[str]:
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Loaded plugins, their settings, and the provider chosen for each kind by its name."""
+    """Loaded plugins, their settings, the provider chosen for each kind by its name, the sinks."""
 
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
+    sinks: tuple[Provider[Any], ...] = ()
 
     async def open(self, stack: AsyncExitStack, kind: Kind) -> Any:
         """Open the chosen provider of a kind; the stack closes it.
@@ -89,6 +97,17 @@ class Session:
             raise _not_opened(provider, kind, error) from error
         check_protocol(part, kind, provider.name)
         return part
+
+    @asynccontextmanager
+    async def opening(self, kind: Kind, provider: Provider[Any]) -> AsyncIterator[Any]:
+        """Give what a provider opens, checked; closed on leaving.
+
+        Raises:
+            ObframeError: It refuses, or what it opens is not of its kind.
+        """
+        async with provider.open(self.settings.providers[provider.name]) as part:
+            check_protocol(part, kind, provider.name)
+            yield part
 
     @contextmanager
     def read(self) -> Iterator[Storage]:

@@ -36,7 +36,11 @@ def test_a_message_is_the_documented_text_to_the_byte() -> None:
     st.integers(0, 2**63 - 1), st.integers(10**9, 10**10 - 1), SIDES, SIDES,
 )  # fmt: skip
 def test_what_comes_back_is_what_went_out(
-    symbol: str, update_id: int, second: int, bids: list[tuple[str, str]], asks: list[tuple[str, str]]
+    symbol: str,
+    update_id: int,
+    second: int,
+    bids: list[tuple[str, str]],
+    asks: list[tuple[str, str]],
 ) -> None:
     snapshot = Snapshot(symbol, update_id, second, bids, asks)
     message = snapshot_to_json(snapshot)
