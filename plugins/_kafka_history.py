@@ -132,8 +132,13 @@ class _History:
         if not reading:
             return rows
         self._consumer.assign([TopicPartition(*place, starts[place]) for place in sorted(reading)])
+        left = sum(ends[place] - starts[place] for place in reading)
         while reading:
-            for message in self._consumer.consume(_READ_AT_ONCE, timeout=min(self._left(), 0.5)):
+            # It waits for as many as are asked for: no more than there are.
+            count = min(max(left, 1), _READ_AT_ONCE)
+            messages = self._consumer.consume(count, timeout=min(self._left(), 0.2))
+            left -= len(messages)
+            for message in messages:
                 place = (message.topic(), message.partition())
                 if (error := message.error()) is not None:
                     if error.code() != KafkaError._PARTITION_EOF:
