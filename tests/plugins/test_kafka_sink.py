@@ -335,8 +335,5 @@ SYMBOLS = st.text(st.characters(exclude_categories=["C", "Z"], exclude_character
 def test_topics_of_symbols_are_legal_and_differ(one: str, other: str) -> None:
     topics = [topic_of("x-{symbol}", symbol) for symbol in (one, other)]
     for topic in topics:
-        assert not set(topic) - set(
-            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
-        )
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", topic)
     assert (topics[0] == topics[1]) == (one == other)
-    assert snapshot_id(row("A", T)) == f"A:{T}"
