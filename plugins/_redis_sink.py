@@ -296,8 +296,8 @@ class RedisSink:
             )  # fmt: skip
 
     def _failure(self, error: BaseException, key: str = "") -> SinkError:
-        text = hide(error, self._secrets).partition(_ANNOTATION)
-        text = (text[2] or text[0]).strip("()',.\"") or type(error).__name__
+        told = hide(error, self._secrets)
+        text = told.rpartition(_ANNOTATION)[2].strip("()',.\"") or type(error).__name__
         where = f"{key}: " if key else ""
         return SinkError(f"redis: {where}{text}{_mend(type(error).__name__, text)}")
 
