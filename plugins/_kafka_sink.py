@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 
 from obframe import SinkError, Snapshot
 from obframe_plugins._brokers import ENCODERS, SYMBOL, hide
-from obframe_plugins._delivered import Delivered
-from obframe_plugins._kafka_history import SECOND_HEADER, read_history
+from obframe_plugins._kafka_history import SECOND_HEADER, History
 
 logger = logging.getLogger("obframe_plugins.kafka")
 
@@ -79,8 +78,8 @@ class KafkaSink:
         self._pending: set[_RowId] = set()
         self._failed: Any = None  # of the first report that says so
         self._trouble = ""  # what the library said last
-        self._known = Delivered()
-        self._known_since: dict[str, int] = {}
+        self._history = History(self._access, {})
+        self._reading: asyncio.Future[None] | None = None
         self.counters: Counter[str] = Counter()
 
     def start(self) -> None:
@@ -112,6 +111,8 @@ class KafkaSink:
         """
         from confluent_kafka import KafkaException  # noqa: PLC0415
 
+        if not snapshots:
+            return
         deadline = time.monotonic() + self._timeout
         try:
             if self._producer is None:
@@ -130,18 +131,18 @@ class KafkaSink:
         since: dict[str, int] = {}
         for snapshot, topic in zip(snapshots, topics, strict=True):
             since[topic] = min(snapshot.timestamp, since.get(topic, snapshot.timestamp))
-        unknown = {
-            topic: second
-            for topic, second in since.items()
-            if topic not in self._known_since or second < self._known_since[topic]
-        }
-        if not unknown:
-            return
-        rows = await asyncio.to_thread(read_history, self._access, unknown, deadline)
-        for symbol, second in rows:
-            self._known.add(symbol, second)
-        self._known_since |= unknown
-        logger.debug("kafka: %d rows are there since the oldest that is given", len(rows))
+        if self._reading is not None:  # of a call that was cancelled
+            await asyncio.wait([self._reading])
+        if not self._history.covers(since):
+            self._history = self._history.renew(since)
+        if not self._history.is_complete:
+            reading = asyncio.to_thread(self._history.read, deadline)
+            self._reading = asyncio.ensure_future(reading)
+            try:
+                await asyncio.shield(self._reading)
+            finally:
+                if self._reading.done():
+                    self._reading = None
 
     async def _produce(
         self, snapshots: Sequence[Snapshot], topics: Sequence[str], deadline: float
@@ -149,7 +150,7 @@ class KafkaSink:
         wanted: set[_RowId] = set()
         for snapshot, topic in zip(snapshots, topics, strict=True):
             row = _RowId(snapshot.symbol, snapshot.timestamp)
-            if self._known.has(*row):
+            if self._history.rows.has(*row):
                 self.counters["duplicates"] += 1
                 continue
             wanted.add(row)
@@ -181,7 +182,7 @@ class KafkaSink:
     def _report(self, row: _RowId, error: Any, _: Any) -> None:
         self._pending.discard(row)
         if error is None:
-            self._known.add(*row)
+            self._history.rows.add(*row)
             self.counters["written"] += 1
         elif self._failed is None:
             self._failed = error
@@ -217,7 +218,8 @@ class KafkaSink:
             producer.flush(_SLICE)
         self._pending.clear()
         self._failed = None
-        self._known_since.clear()
+        if self._history.is_complete:
+            self._history = History(self._access, {})
 
     async def close(self) -> None:
         """Give the library a moment for what is under way; whatever is not sure comes again."""

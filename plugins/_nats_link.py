@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import random
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,7 @@ class Link:
     jetstream: Any
     plan: StreamPlan
     timeout: float
+    created: object = None  # when the stream was made
     is_readable: bool = True  # a queue's messages go to its consumers, and not to us
     pending: list[asyncio.Future[Any]] = field(default_factory=list)
     trouble: str = ""
@@ -163,9 +165,10 @@ class Link:
 
         plan = self.plan
         try:
-            config = (await self.jetstream.stream_info(plan.name)).config
+            info = await self.jetstream.stream_info(plan.name)
         except NotFoundError:
-            config = await self._create()
+            info = await self._create()
+        config, self.created = info.config, info.created
         window = float(config.duplicate_window or 0)
         if window < plan.duplicate_window:
             raise SinkError(
@@ -197,7 +200,7 @@ class Link:
             duplicate_window=plan.duplicate_window,
             allow_direct=True,
         )
-        return (await self.jetstream.add_stream(wanted)).config
+        return await self.jetstream.add_stream(wanted)
 
     # -- rows ------------------------------------------------------------------------------------
 
@@ -230,21 +233,26 @@ class Link:
         self.pending = []
         return duplicates
 
-    async def read_ids(self, since: int) -> AsyncIterator[str]:
-        """Yield the ids of all messages that may be of rows from this second on.
+    async def read_ids(self, since: int, after: int | None) -> AsyncIterator[tuple[int, str]]:
+        """Yield place and id of each message that may be of a row from this second on.
 
-        A row is stored after its second, so the server skips what it stored before; a stream that
-        is a queue yields nothing.
+        A row is stored after its second, so what the server stored before is passed over. A stream
+        that is a queue yields nothing.
+
+        Args:
+            since: The second.
+            after: The place to go on after, where reading was broken off.
+
+        Raises:
+            SinkError: It takes too long for one call.
         """
         from nats.errors import TimeoutError as NatsTimeout  # noqa: PLC0415
         from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy  # noqa: PLC0415
 
         if not self.is_readable:
             return
-        start = datetime.datetime.fromtimestamp(since - _CLOCK_ALLOWANCE, datetime.UTC)
+        deadline = time.monotonic() + self.timeout
         wanted = ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_TIME,
-            opt_start_time=start,
             ack_policy=AckPolicy.NONE,
             filter_subject=self.plan.subjects,
             headers_only=True,
@@ -252,25 +260,31 @@ class Link:
             num_replicas=1,
             inactive_threshold=30,
         )
+        if after is None:
+            start = datetime.datetime.fromtimestamp(since - _CLOCK_ALLOWANCE, datetime.UTC)
+            wanted.deliver_policy = DeliverPolicy.BY_START_TIME
+            wanted.opt_start_time = start
+        else:
+            wanted.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+            wanted.opt_start_seq = after + 1
         consumer = await self.jetstream.pull_subscribe(
             self.plan.subjects, stream=self.plan.name, config=wanted
         )
         try:
             left = (await consumer.consumer_info()).num_pending or 0
             while left > 0:
-                try:
-                    messages = await consumer.fetch(min(left, _READ_AT_ONCE), timeout=self.timeout)
-                except NatsTimeout as error:
+                if (seconds := deadline - time.monotonic()) <= 0:
                     raise SinkError(
-                        f"nats: the stream {self.plan.name} could not be read back within "
-                        f"{self.timeout:g} s; see nats.timeout"
-                    ) from error
-                for message in messages:
-                    left = message.metadata.num_pending
-                    if message_id := (message.headers or {}).get(_HEADER):
-                        yield message_id
+                        f"nats: {left} more message ids of the stream {self.plan.name} are to be "
+                        "read back before rows can be sent; it goes on with the next call "
+                        "(to give it more time: nats.timeout and recorder.sink_timeout)"
+                    )
+                with contextlib.suppress(NatsTimeout):
+                    messages = await consumer.fetch(min(left, _READ_AT_ONCE), timeout=seconds)
+                    for message in messages:
+                        place = message.metadata
+                        left = place.num_pending
+                        yield place.sequence.stream, (message.headers or {}).get(_HEADER, "")
         finally:
             with contextlib.suppress(Exception):
-                info = await consumer.consumer_info()
                 await consumer.unsubscribe()
-                await self.jetstream.delete_consumer(self.plan.name, info.name)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from obframe import SinkError, Snapshot, snapshot_id
 from obframe_plugins._brokers import ENCODERS, hide
@@ -16,6 +17,16 @@ logger = logging.getLogger("obframe_plugins.nats")
 
 _AT_ONCE = 1000
 """Rows under way at once."""
+
+
+@dataclass(slots=True)
+class _Look:
+    """How far the stream has been looked through since a connection was opened."""
+
+    since: int
+    created: object  # when the stream was made: another one of its name begins anew
+    place: int | None = None
+    is_complete: bool = False
 
 
 class NatsSink:
@@ -40,7 +51,7 @@ class NatsSink:
         self._encode = ENCODERS[format]
         self._link: Link | None = None
         self._known = Delivered()
-        self._known_since: int | None = None
+        self._look: _Look | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.counters: Counter[str] = Counter()
 
@@ -88,20 +99,24 @@ class NatsSink:
                 known.add(row.symbol, row.timestamp)
 
     async def _look_back(self, link: Link, since: int) -> None:
-        if self._known_since is not None and since >= self._known_since:
+        """Learn which rows the stream has, from the oldest row on that is given."""
+        look = self._look
+        if look is None or since < look.since or link.created != look.created:
+            look = self._look = _Look(since, link.created)
+            self._known = Delivered()
+        if look.is_complete:
             return
-        known, count = Delivered(), 0
-        async for message_id in link.read_ids(since):
+        async for place, message_id in link.read_ids(look.since, look.place):
+            look.place = place
             symbol, _, second = message_id.rpartition(":")
             if symbol and second.isascii() and second.isdigit():
-                known.add(symbol, int(second))
-                count += 1
-        logger.debug("nats: the stream holds %d rows stored since %d", count, since)
-        self._known, self._known_since = known, since
+                self._known.add(symbol, int(second))
+        look.is_complete = True
 
     def _give_up(self) -> None:
         """Drop the connection with all that is under way on it; the next call begins anew."""
-        self._known_since = None
+        if self._look is not None and self._look.is_complete:
+            self._look = None
         if self._link is not None:
             task = asyncio.create_task(self._link.close())
             self._closing.add(task)

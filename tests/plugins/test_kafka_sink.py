@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from obframe import PluginError, SinkError, Snapshot, snapshot_from_json
 from obframe.testing.brokers import KafkaCluster
-from obframe_plugins._kafka_history import read_history
+from obframe_plugins._kafka_history import History
 from obframe_plugins._kafka_sink import topic_of
 from obframe_plugins.kafka import KafkaSettings, open_sink
 
@@ -265,9 +265,50 @@ async def test_history_is_found_by_time_where_brokers_can(
         await sink.write(rows(["A"], T, T + 10))
     monkeypatch.setattr(confluent_kafka, "Consumer", Finding)
     access = {"bootstrap.servers": kafka_cluster.servers, "log_level": 0}
-    found = read_history(access, {"obframe": T + 36}, time.monotonic() + 10)
+    history = History(access, {"obframe": T + 36})
+    history.read(time.monotonic() + 10)
     assert asked == [(T + 6) * 1000], "half a minute is allowed for clocks that are behind"
-    assert found == [("A", second) for second in range(T + 6, T + 10)]
+    assert [history.rows.has("A", second) for second in range(T, T + 10)] == [False] * 6 + [
+        True
+    ] * 4
+
+
+async def test_reading_back_goes_on_where_it_was_broken_off(
+    kafka_cluster: KafkaCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    class Slow(confluent_kafka.Consumer):  # type: ignore[misc]
+        """Takes its time: only some messages come before the time of a call is over."""
+
+        def consume(self, count: int, timeout: float) -> list[Any]:
+            if count > 10:  # not the look at each partition's last message
+                count = 10
+                time.sleep(0.05)
+            found = super().consume(count, timeout=timeout)
+            read.append(len(found))
+            return list(found)
+
+    given = rows(["A", "B", "C"], T, T + 100)
+    async with opened(kafka_cluster) as sink:
+        await sink.write(given)
+    monkeypatch.setattr(confluent_kafka, "Consumer", Slow)
+    async with opened(kafka_cluster, timeout=0.7) as sink:
+        with pytest.raises(SinkError, match=r"is still being read back, \d+ rows so far"):
+            await sink.write([*given, row("A", T + 100)])
+        await write_until_taken(sink, [*given, row("A", T + 100)])
+        assert sink.counters == Counter(duplicates=300, written=1)
+    assert sum(read) < 500, "what was read is not read again"
+
+
+async def test_a_symbol_that_joins_has_its_topic_looked_up(kafka_cluster: KafkaCluster) -> None:
+    async with opened(kafka_cluster, topic="x-{symbol}") as sink:
+        await sink.write(rows(["A", "B"], T, T + 3))
+    async with opened(kafka_cluster, topic="x-{symbol}") as sink:
+        for symbols in (["A"], ["A", "B"], ["B", "C"], ["A"]):
+            await sink.write(rows(symbols, T + 1, T + 4))
+    for symbol, start in (("A", T), ("B", T), ("C", T + 1)):
+        assert stored(kafka_cluster, f"x-{symbol}") == {symbol: rows([symbol], start, T + 4)}
 
 
 # -- secrets, settings ---------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,7 +21,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolic
 
 from obframe import PluginError, SinkError, Snapshot, snapshot_from_json, snapshot_id
 from obframe.testing.brokers import NatsServer
-from obframe_plugins._nats_link import StreamPlan, token_of
+from obframe_plugins._nats_link import Link, StreamPlan, token_of
 from obframe_plugins.nats import NatsSettings, open_sink
 
 T = 1_737_158_400
@@ -179,6 +180,61 @@ async def test_a_server_that_hangs_is_an_error_in_time(nats_server: NatsServer) 
         nats_server.thaw()
         await sink.write([row("A", T + 1)])
     assert await stored(nats_server) == rows(["A"], T, T + 2)
+
+
+async def test_reading_back_goes_on_where_it_was_broken_off(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    read_ids = Link.read_ids
+
+    async def read_some(link: Link, since: int, after: int | None) -> AsyncIterator[Any]:
+        count = 0
+        async for place, message_id in read_ids(link, since, after):
+            read.append(message_id)
+            yield place, message_id
+            count += 1
+            if count == 40:
+                raise SinkError("no time left")
+
+    given = rows(["A", "B"], T, T + 50)
+    async with opened(nats_server) as sink:
+        await sink.write(given)
+    monkeypatch.setattr(Link, "read_ids", read_some)
+    async with opened(nats_server) as sink:
+        for _ in range(2):
+            with pytest.raises(SinkError, match="no time left"):
+                await sink.write([*given, row("A", T + 50)])
+        await sink.write([*given, row("A", T + 50)])
+        assert sink.counters == Counter(duplicates=100, written=1)
+    assert sorted(read) == sorted(map(snapshot_id, given)), "what was read is not read again"
+
+
+async def test_ids_that_cannot_be_read_back_in_time_are_told(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(nats_server) as sink:
+        await sink.write(rows(["A"], T, T + 50))
+    monkeypatch.setattr("obframe_plugins._nats_link._READ_AT_ONCE", 10)
+    async with opened(nats_server, timeout=0.5) as sink:
+        clock = SimpleNamespace(monotonic=iter([0.0, 0.1, 0.2, 0.6]).__next__)
+        monkeypatch.setattr("obframe_plugins._nats_link.time", clock)
+        with pytest.raises(SinkError, match=r"30 more message ids .* nats\.timeout"):
+            await sink.write([row("A", T)])
+
+
+async def test_a_stream_that_was_made_anew_is_looked_through_anew(
+    nats_server: NatsServer,
+) -> None:
+    async with opened(nats_server) as sink:
+        await sink.write(rows(["A"], T, T + 5))
+        client = await nats.connect(nats_server.url)
+        await client.jetstream().delete_stream("OBFRAME")
+        await client.close()
+        with pytest.raises(SinkError, match="must have the subjects"):
+            await sink.write(rows(["A"], T + 5, T + 6))
+        await sink.write(rows(["A"], T, T + 7))
+    assert await stored(nats_server) == rows(["A"], T, T + 7)
 
 
 async def test_the_next_server_is_tried(nats_server: NatsServer, tmp_path: Path) -> None:
