@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib
 import importlib.util
+import os
 import shutil
 import signal
 import socket
@@ -97,6 +98,7 @@ class LoopbackServer:
         """Let it hang: connections stay open and nothing is answered, until ``thaw``."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # a busy machine stops it some time later
 
     def thaw(self) -> None:
         """Let it go on."""
