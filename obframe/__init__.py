@@ -13,10 +13,12 @@ from obframe._core import (
     DepthSnapshot,
     DepthUpdate,
     Level,
+    Level2Event,
     OrderBook,
     Snapshot,
     parse_depth_snapshot,
     parse_depth_update,
+    parse_level2,
 )
 from obframe.errors import (
     CapacityError,
@@ -82,6 +84,7 @@ __all__ = [
     "Instrument",
     "InvalidEvent",
     "Level",
+    "Level2Event",
     "MalformedMessage",
     "Mark",
     "MarkKind",
@@ -111,4 +114,5 @@ __all__ = [
     "hookimpl",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "parse_level2",
 ]
