@@ -65,7 +65,7 @@ StorageName = Annotated[
     typer.Option("--storage", metavar="NAME", help="Which storage, if several are loaded."),
 ]
 Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
-SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT.")]
+SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT or kraken/BTC/USD.")]
 _TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
 Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
 End = Annotated[
@@ -117,7 +117,11 @@ def run(
     plugins: Plugins = None,
     symbols: Annotated[
         str | None,
-        typer.Option("--symbols", metavar="A,B", help="What to record; default BTCUSDT,ETHUSDT."),
+        typer.Option(
+            "--symbols",
+            metavar="A,B",
+            help="What to record, such as BTCUSDT,kraken/BTC/USD; default BTCUSDT,ETHUSDT.",
+        ),
     ] = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -127,7 +131,12 @@ def run(
     ] = None,
     storage: StorageName = None,
     feed: Annotated[
-        str | None, typer.Option("--feed", metavar="NAME", help="Which feed, likewise.")
+        str | None,
+        typer.Option(
+            "--feed",
+            metavar="NAME",
+            help="Venue of symbols that name none; default: binance.",
+        ),
     ] = None,
     symbol_source: Annotated[
         str | None,

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from obframe._core import Snapshot
-from obframe.books import BookManager, name_some
+from obframe.books import BookManager
 from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
+from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
 from obframe.protocols import Feed, Sink, Storage, SymbolSource
 from obframe.settings import RecorderSettings, RetentionSettings
@@ -98,10 +99,10 @@ class _Sample:
 
 
 class Recorder:
-    """Records one feed's books into one storage, and tells sinks.
+    """Records the books of one feed or of several into one storage, and tells sinks.
 
     Args:
-        feed: The venue.
+        feed: The venue, or all of them.
         storage: Where rows, gaps and marks go.
         symbol_source: Which instruments are wanted.
         sinks: Others who are told every second, by name.
@@ -114,7 +115,7 @@ class Recorder:
     def __init__(
         self,
         *,
-        feed: Feed,
+        feed: Feed | FeedSet,
         storage: Storage,
         symbol_source: SymbolSource,
         sinks: Mapping[str, Sink] | None = None,
@@ -124,7 +125,6 @@ class Recorder:
         plugins: Collection[str] = (),
         clock: Clock | None = None,
     ) -> None:
-        self._feed = feed
         self._storage = storage
         self._source = symbol_source
         self._settings = settings or RecorderSettings()
@@ -482,7 +482,7 @@ class Recorder:
     def _summary(self, drained: bool) -> RunSummary:
         counters: Counter[str] = Counter()
         parts: list[tuple[str, Mapping[str, int]]] = [
-            ("feed", self._feed.counters()),
+            ("feed", self.books.feed_counters()),
             ("books", self.books.counters),
             ("storage", self._writer.counters),
             ("recorder", self._counters),

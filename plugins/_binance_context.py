@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 from obframe import DepthSnapshot, Emit, FeedStatus, GapReason, Instrument, StreamEvent
-from obframe_plugins._binance_plan import Backoff, RollingLimit
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._pacing import Backoff, RollingLimit
 from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.binance")
@@ -42,34 +42,6 @@ class Counters:
     blocked: int = 0
     rest_requests: int = 0
     rest_errors: int = 0
-
-
-async def supervise(
-    name: str,
-    run: Callable[[], Coroutine[Any, Any, None]],
-    backoff: Backoff,
-    failed: Callable[[Exception], None] | None = None,
-) -> None:
-    """Run a part of the feed, and run it anew after a fault of ours; the other parts go on.
-
-    Args:
-        name: For the log.
-        run: Starts the part.
-        backoff: Delays between the attempts.
-        failed: Told of every fault.
-    """
-    while True:
-        try:
-            await run()
-            return
-        except Exception as error:
-            logger.exception("%s failed and is started anew", name)
-            try:
-                if failed is not None:
-                    failed(error)
-            except Exception:
-                logger.exception("%s failed again while that was told", name)
-            await asyncio.sleep(0.1 + backoff.next())
 
 
 class Context:

@@ -13,8 +13,8 @@ import msgspec
 
 from obframe import FeedError
 from obframe_plugins._binance_context import Context, logger
-from obframe_plugins._binance_plan import RollingLimit
-from obframe_plugins._binance_wire import clip, read_retry_after
+from obframe_plugins._pacing import RollingLimit
+from obframe_plugins._venue import clip, read_retry_after
 
 NO_SUCH_SYMBOL = (-1121, -1100)
 """The venue's codes for a symbol that is unknown or of characters that no symbol has."""

@@ -20,6 +20,7 @@ LAYERS = (
     {
         "obframe.clock",
         "obframe.config",
+        "obframe.feeds",
         "obframe.gaplog",
         "obframe.histogram",
         "obframe.proof",

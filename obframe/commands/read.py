@@ -13,10 +13,16 @@ from typing import Any
 
 from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
-from obframe.errors import ObframeError
+from obframe.errors import ObframeError, SymbolError
 from obframe.protocols import Storage
 from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
+from obframe.types import (
+    MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
+    SNAPSHOT_DEPTH,
+    Gap,
+    Instrument,
+)
 from obframe.vetting import STORAGE
 
 
@@ -58,7 +64,7 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     Raises:
         ObframeError: The window, the symbol or the storage is not as it should be.
     """
-    check_symbol(symbol)
+    Instrument.parse(symbol)
     with choice.load([STORAGE]).read() as storage:
         _check_stored(storage, symbol)
         start, end = _resolve(storage, symbol, window)
@@ -107,11 +113,20 @@ def _check_stored(storage: Storage, symbol: str) -> None:
     known = storage.symbols()
     if symbol in known:
         return
-    close = difflib.get_close_matches(symbol.upper(), known, n=1)
+    bare = _bare(symbol)
+    alike = [each for each in known if _bare(each) == bare]
+    alike += difflib.get_close_matches(symbol.upper(), known, n=1)
     mend = (
-        f"did you mean {close[0]}?" if close else "stored: " + (", ".join(known[:20]) or "nothing")
+        f"did you mean {alike[0]}?" if alike else "stored: " + (", ".join(known[:20]) or "nothing")
     )
     raise UnknownSymbol(f"nothing is stored of {symbol!r}; {mend}")
+
+
+def _bare(symbol: str) -> str:
+    try:
+        return Instrument.parse(symbol).native.upper()
+    except SymbolError:
+        return ""
 
 
 def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
@@ -235,7 +250,7 @@ def symbols(choice: Choice, output: Format) -> int:
 
 def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
     """Print the gaps that touch a window, all of them by default."""
-    check_symbol(symbol)
+    Instrument.parse(symbol)
     now = time.time()
     start = MIN_TIMESTAMP if window.start is None else parse_time(window.start, now)
     end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)

@@ -151,9 +151,9 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             for provider in session.registry.providers(SINK)
         }
         source = await session.open(stack, SYMBOL_SOURCE)
-        feed = await session.open(stack, FEED)
+        feeds = await session.open_feeds(stack)
         recorder = Recorder(
-            feed=feed,
+            feed=feeds,
             storage=storage,
             symbol_source=source,
             sinks=sinks,
@@ -168,7 +168,10 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         gc.collect()
         gc.freeze()
         ending.recorder = recorder
-        names = {kind: provider.name for kind, provider in session.chosen.items()}
-        parts = [*(f"{kind} {name}" for kind, name in names.items()), f"event loop {event_loop}"]
+        names = [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        venues = [f"feed {each}" for each in session.venues.names]
+        if len(venues) > 1:
+            venues.append(f"default venue {session.venues.default or 'none'}")
+        parts = [*names, *venues, f"event loop {event_loop}"]
         logger.info("recording: %s", ", ".join(parts))
         return await recorder.run(duration)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from obframe.config import load_settings
+from obframe.config import SYMBOLS_KEY, load_settings
 from obframe.errors import ObframeError, PluginError
+from obframe.feeds import FeedSet, Venues
 from obframe.protocols import Provider, Storage
 from obframe.registry import Registry, load
 from obframe.settings import Settings
-from obframe.vetting import STORAGE, Kind, check_protocol
+from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,15 @@ class Choice:
         """
         names = [name.strip() for text in self.plugins for name in text.split(",")]
         registry = load([name for name in names if name], kinds)
-        chosen = {kind.name: registry.choose(kind, self.names.get(kind.name)) for kind in kinds}
+        chosen = {
+            kind.name: registry.choose(kind, self.names.get(kind.name))
+            for kind in kinds
+            if kind is not FEED
+        }
+        venues = (
+            _choose_venues(registry, self.names.get(FEED.name)) if FEED in kinds else Venues(())
+        )
+        uses_static = getattr(chosen.get(SYMBOL_SOURCE.name), "name", "") == SYMBOLS_KEY[0]
         settings = load_settings(
             registry.sections(),
             config=self.config,
@@ -52,17 +61,38 @@ class Choice:
             assignments=self.assignments,
             symbols=self.symbols,
             installed=registry.has_section,
+            refusals=venues.refusals if venues.names and uses_static else None,
         )
-        return Session(registry, settings, chosen)
+        return Session(registry, settings, chosen, venues)
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Loaded plugins, their settings, and the provider chosen for each kind by its name."""
+    """Loaded plugins and their settings.
+
+    Attributes:
+        registry: The plugins.
+        settings: All settings.
+        chosen: The provider chosen for each kind but feeds, by the kind's name.
+        venues: The loaded feeds, which are all used, and the default one among them.
+    """
 
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
+    venues: Venues
+
+    async def open_feeds(self, stack: AsyncExitStack) -> FeedSet:
+        """Open the loaded feeds; the stack closes them.
+
+        Raises:
+            ObframeError: One cannot be opened, or what it opens is not a feed.
+        """
+        feeds = {
+            provider.name: await self.open_provider(stack, FEED, provider)
+            for provider in self.registry.providers(FEED)
+        }
+        return FeedSet(feeds, self.venues.default)
 
     async def open(self, stack: AsyncExitStack, kind: Kind) -> Any:
         """Open the chosen provider of a kind; the stack closes it.
@@ -107,6 +137,18 @@ class Session:
         with provider.open_reader(self.settings.providers[provider.name]) as storage:
             check_protocol(storage, STORAGE, provider.name)
             yield storage
+
+
+def _choose_venues(registry: Registry, wanted: str | None) -> Venues:
+    """Return the venues of the loaded feeds.
+
+    The default one is that of ``--feed``; else the one that is the default when none is named; else
+    the only one; else there is none, and every symbol has to name its venue.
+    """
+    names = [provider.name for provider in registry.providers(FEED)]
+    if wanted is not None or len(names) == 1:
+        return Venues(names, registry.choose(FEED, wanted).name)
+    return Venues(names, FEED.default if FEED.default in names else "")
 
 
 def _not_opened(provider: Provider[Any], kind: Kind, error: Exception) -> PluginError:
