@@ -6,13 +6,13 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 from obframe import DepthSnapshot, Emit, FeedStatus, GapReason, Instrument, StreamEvent
 from obframe_plugins._binance_settings import BinanceSettings
-from obframe_plugins._pacing import Backoff, RollingLimit
+from obframe_plugins._pacing import RollingLimit
+from obframe_plugins._run import RunContext
 from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.binance")
@@ -44,7 +44,7 @@ class Counters:
     rest_errors: int = 0
 
 
-class Context:
+class Context(RunContext):
     """One run of the feed: where events go, and which streams are open.
 
     Args:
@@ -65,39 +65,14 @@ class Context:
         emit: Emit,
         open_socket: Open,
     ) -> None:
+        super().__init__(
+            counters, connections, rng, settings.backoff_max, emit, open_socket, logger
+        )
         self.settings = settings
         self.counters = counters
-        self.rng = rng
-        self.emit = emit
-        self.open_socket = open_socket
-        self.halted: set[str] = set()
-        self._connections = connections
-        self._connections_held_until = 0.0
-        self._logged_kinds: set[str] = set()
         self._open: dict[str, int] = {}
         self._openings = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[None]] = {}
-        self._ending: set[asyncio.Task[Any]] = set()
-
-    def finish(self, ending: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
-        """Let something come to its end in the background; ``drain`` waits for it."""
-        task = asyncio.ensure_future(ending)
-        self._ending.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("an ending failed", exc_info=error)
-
-    async def drain(self) -> None:
-        """Wait until everything given to ``finish`` has ended."""
-        while self._ending:
-            await asyncio.wait(set(self._ending))
-
-    def new_backoff(self) -> Backoff:
-        """Return delays that have seen no failure yet."""
-        return Backoff(self.settings.backoff_max, self.rng)
 
     def tell(
         self,
@@ -138,41 +113,7 @@ class Context:
             await asyncio.shield(waiter)
         return opening
 
-    def hold_connections(self, seconds: float) -> None:
-        """Open no connection for a while: the venue turned this address away."""
-        until = asyncio.get_running_loop().time() + seconds
-        self._connections_held_until = max(self._connections_held_until, until)
-
-    async def permit_connection(self) -> None:
-        """Wait until the venue's limit on new connections leaves room for one, and take it."""
-        loop = asyncio.get_running_loop()
-        told = False
-        while True:
-            now = loop.time()
-            held, full = self._connections_held_until - now, self._connections.delay(1, now)
-            if held <= 0 and full <= 0:
-                break
-            if full > 0 and not told:
-                told = True
-                logger.warning(
-                    "%d connections were opened within %g s, the most the venue allows: "
-                    "waiting %.1f s",
-                    self._connections.limit,
-                    self._connections.period,
-                    full,
-                )
-            await asyncio.sleep(max(held, full))
-        self._connections.spend(1, loop.time())
-        self.counters.connections += 1
-
     def deliver(self, snapshot: DepthSnapshot) -> None:
         """Emit a snapshot."""
         self.counters.snapshots += 1
         self.emit(snapshot)
-
-    def log_unknown(self, kind: str) -> None:
-        """Log an event of unknown type, once for each type and not for ever more types."""
-        self.counters.unknown_events += 1
-        if kind not in self._logged_kinds and len(self._logged_kinds) < 100:
-            self._logged_kinds.add(kind)
-            logger.info("events of type %s are ignored", kind)

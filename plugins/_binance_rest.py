@@ -4,44 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import socket
-import ssl
 from collections.abc import Callable, Mapping
 
 import aiohttp
 import msgspec
 
-from obframe import FeedError
 from obframe_plugins._binance_context import Context, logger
+from obframe_plugins._http import RestError, describe_request_failure, read_body
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._venue import clip, read_retry_after
 
 NO_SUCH_SYMBOL = (-1121, -1100)
 """The venue's codes for a symbol that is unknown or of characters that no symbol has."""
-
-_MOST_BODY_BYTES = 64 * 1024 * 1024
-
-
-class RestError(FeedError):
-    """A request that was not answered as it should.
-
-    Attributes:
-        status: The HTTP status; None when there was no answer.
-        code: The venue's own error code, such as -1121; None when it gave none.
-        retry_after: Seconds that the venue asks us to wait at least.
-    """
-
-    def __init__(
-        self,
-        detail: str,
-        status: int | None = None,
-        code: int | None = None,
-        retry_after: float = 0.0,
-    ) -> None:
-        self.status = status
-        self.code = code
-        self.retry_after = retry_after
-        super().__init__(detail)
 
 
 class _Complaint(msgspec.Struct):
@@ -107,7 +81,7 @@ class RestClient:
                 allow_redirects=False,
             ) as response:
                 self._note_weight(response)
-                body = await _read(response)
+                body = await read_body(response)
                 if response.status != 200:
                     raise self._refusal(url, response, body)
                 return body
@@ -116,7 +90,8 @@ class RestClient:
             raise
         except Exception as error:
             self._counters.rest_errors += 1
-            raise RestError(_describe(error, url, timeout)) from error
+            why = describe_request_failure(error, url, timeout, self._settings.section)
+            raise RestError(why) from error
 
     async def _admit(self, weight: int) -> None:
         while True:
@@ -177,30 +152,3 @@ class RestClient:
             logger.error("%s; next try in %.0f s", why, seconds)
             if self.on_pause is not None:
                 self.on_pause(why)
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > _MOST_BODY_BYTES:
-            raise RestError(f"{response.url} answered with more than 64 MiB", response.status)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _describe(error: Exception, url: str, timeout: float) -> str:
-    said = clip(str(error)) or type(error).__name__
-    help_rest = "set binance.rest_url to a host that serves you, or binance.proxy"
-    if isinstance(error, TimeoutError):
-        return f"{url} did not answer within {timeout:g} s"
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return f"the proxy failed for {url}: {said}; check binance.proxy"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return f"TLS with {url} failed: {said}; check binance.rest_url and the clock"
-    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError):
-        return f"the host name of {url} cannot be resolved: {said}; {help_rest}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{url} cannot be reached: {said}; {help_rest}"
-    return f"{url} failed: {type(error).__name__}: {said}"
