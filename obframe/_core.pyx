@@ -114,7 +114,6 @@ cdef enum:
     NOT_UNICODE
     NOT_OBJECT
     NOT_SIDE
-    NOT_KIND
     CAPACITY_PRICE
     CAPACITY_PRICE_DECIMALS
     CAPACITY_QUANTITY
@@ -139,7 +138,6 @@ cdef dict REASONS = {
     NOT_UNICODE: "is not valid Unicode",
     NOT_OBJECT: "is not an object",
     NOT_SIDE: "is neither bid nor offer",
-    NOT_KIND: "is neither snapshot nor update",
     CAPACITY_PRICE: "a price fits 64 bits at the book's scale (8 decimals: up to 184467440737.09551615)",
     CAPACITY_PRICE_DECIMALS: "a price holds 18 decimals",
     CAPACITY_QUANTITY: "a quantity fits 102 bits, written digits taken as one integer",
@@ -2348,13 +2346,14 @@ cdef class Level2Event:
     """
 
     cdef str _product
-    cdef bint _is_snapshot
+    cdef str _kind
     cdef bint _taken
     cdef object _error
     cdef Event _event
 
     def __cinit__(self):
         self._product = ""
+        self._kind = ""
         self._event.scale = BASE_SCALE
 
     def __init__(self):
@@ -2370,9 +2369,9 @@ cdef class Level2Event:
         return self._product
 
     @property
-    def is_snapshot(self):
-        """Whether it is the whole book."""
-        return self._is_snapshot
+    def kind(self):
+        """``snapshot`` for the whole book, ``update``, or what else the venue calls it."""
+        return self._kind
 
     @property
     def error(self):
@@ -2434,8 +2433,7 @@ cdef class Level2Event:
         return snapshot
 
     def __repr__(self):
-        kind = "snapshot" if self._is_snapshot else "update"
-        return f"<Level2Event {kind} of {self._product}: {len(self)} levels>"
+        return f"<Level2Event {self._kind} of {self._product}: {len(self)} levels>"
 
 
 cdef Level2Event make_level2_event(Event *event):
@@ -2447,7 +2445,8 @@ cdef Level2Event make_level2_event(Event *event):
     cdef int field
     if product:
         made._product = product
-    made._is_snapshot = kind == "snapshot"
+    if kind:
+        made._kind = kind
     if issue.code == OK:
         for field in range(L_KIND, L_UPDATES + 1):
             if not event.seen & (1u << field):
@@ -2457,9 +2456,10 @@ cdef Level2Event make_level2_event(Event *event):
                 &issue, EMPTY if event.symbol.size == 0 else NOT_UNICODE, L_PRODUCT, PART_WHOLE, 0,
                 event.symbol.start, event.symbol.size,
             )
-        if kind not in ("snapshot", "update"):
+        if not kind:
             note(
-                &issue, NOT_KIND, L_KIND, PART_WHOLE, 0, event.stream.start, event.stream.size
+                &issue, EMPTY if event.stream.size == 0 else NOT_UNICODE, L_KIND, PART_WHOLE, 0,
+                event.stream.start, event.stream.size,
             )
     if issue.code != OK:
         made._error = make_level2_refusal(

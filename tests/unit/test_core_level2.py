@@ -52,7 +52,7 @@ def test_an_update_takes_the_symbol_and_ids_it_is_given() -> None:
     parsed = parse_level2(message(event(BID, OFFER)))
     assert parsed is not None
     sequence, [made] = parsed
-    assert (sequence, made.product, made.is_snapshot, made.error) == (7, "BTC-USD", False, None)
+    assert (sequence, made.product, made.kind, made.error) == (7, "BTC-USD", "update", None)
     assert len(made) == 2
     assert repr(made) == "<Level2Event update of BTC-USD: 2 levels>"
     update = made.to_update("coinbase/BTC-USD", 3, 7)
@@ -66,7 +66,7 @@ def test_a_snapshot_is_all_there_is() -> None:
     parsed = parse_level2(message(event(BID, change("offer", "22000", "5.10"), kind="snapshot")))
     assert parsed is not None
     [made] = parsed[1]
-    assert made.is_snapshot
+    assert made.kind == "snapshot"
     snapshot = made.to_snapshot("BTC-USD", 7)
     assert snapshot.limit == 0
     book = OrderBook("BTC-USD")
@@ -141,7 +141,7 @@ def test_row_11_an_odd_value_refuses_its_event_whole(
         ({"type": "update", "product_id": "BTC-USD"}, "updates"),
         ({"type": "update", "product_id": "BTC-USD", "updates": {}}, "updates"),
         ({"product_id": "BTC-USD", "updates": []}, "type"),
-        ({"type": "novelty", "product_id": "BTC-USD", "updates": []}, "type"),
+        ({"type": "", "product_id": "BTC-USD", "updates": []}, "type"),
         ({"type": "update", "updates": []}, "product_id"),
         ({"type": "update", "product_id": "", "updates": []}, "product_id"),
         ({"type": "update", "product_id": 7, "updates": []}, "product_id"),
@@ -203,6 +203,12 @@ def test_row_15_nesting_and_encoding_are_bounded() -> None:
         parse_level2(deep)
     with pytest.raises(MalformedMessage, match="UTF-8"):
         parse_level2(message(event(BID)).replace(b"BTC", b"B\xff"))
+
+
+def test_row_16_unknown_types_of_events_are_told() -> None:
+    parsed = parse_level2(message(event(BID, kind="novelty"), {"type": "x", "product_id": "y"}))
+    assert parsed is not None
+    assert [made.kind for made in parsed[1]] == ["novelty", "x"]
 
 
 def test_row_16_unknown_fields_are_passed_over() -> None:
