@@ -9,33 +9,21 @@ import random
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from obframe import DepthSnapshot, Emit, FeedStatus, GapReason, Instrument, StreamEvent
+from obframe import DepthSnapshot, Emit, GapReason, Instrument, StreamEvent
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._link import LinkContext, LinkCounters
 from obframe_plugins._pacing import RollingLimit
-from obframe_plugins._run import RunContext
 from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.binance")
 
 
 @dataclass(slots=True)
-class Counters:
+class Counters(LinkCounters):
     """What happened so far."""
 
-    messages: int = 0
-    bytes: int = 0
-    malformed: int = 0
-    invalid: int = 0
-    capacity: int = 0
-    unsubscribed: int = 0
-    unknown_events: int = 0
-    connections: int = 0
-    reconnects: int = 0
     handovers: int = 0
     handovers_failed: int = 0
-    silences: int = 0
-    refused: int = 0
-    resubscribed: int = 0
     snapshots: int = 0
     snapshot_retries: int = 0
     rate_limited: int = 0
@@ -44,7 +32,7 @@ class Counters:
     rest_errors: int = 0
 
 
-class Context(RunContext):
+class Context(LinkContext):
     """One run of the feed: where events go, and which streams are open.
 
     Args:
@@ -65,11 +53,10 @@ class Context(RunContext):
         emit: Emit,
         open_socket: Open,
     ) -> None:
-        super().__init__(
-            counters, connections, rng, settings.backoff_max, emit, open_socket, logger
-        )
+        super().__init__(settings, counters, connections, rng, emit, open_socket, logger)
         self.settings = settings
         self.counters = counters
+        self.halted: set[str] = set()
         self._open: dict[str, int] = {}
         self._openings = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[None]] = {}
@@ -82,8 +69,6 @@ class Context(RunContext):
         detail: str = "",
     ) -> None:
         """Emit a status, and remember which streams it opens or ends."""
-        if not instruments:
-            return
         if event is StreamEvent.SUBSCRIBED:
             for instrument in instruments:
                 self._open[instrument.symbol] = next(self._openings)
@@ -93,7 +78,7 @@ class Context(RunContext):
         elif event is StreamEvent.DISCONNECTED:
             for instrument in instruments:
                 self._open.pop(instrument.symbol, None)
-        self.emit(FeedStatus(event, frozenset(instruments), reason, detail))
+        super().tell(event, instruments, reason, detail)
 
     def forget(self, symbol: str) -> None:
         """Forget the stream of a symbol that is wanted no longer."""

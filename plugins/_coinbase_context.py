@@ -6,40 +6,27 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 
-from obframe import Emit, FeedStatus, GapReason, Instrument, StreamEvent
+from obframe import Emit
 from obframe_plugins._coinbase_settings import CoinbaseSettings
+from obframe_plugins._link import LinkContext, LinkCounters
 from obframe_plugins._pacing import RollingLimit
-from obframe_plugins._run import RunContext
 from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.coinbase")
 
 
 @dataclass(slots=True)
-class Counters:
+class Counters(LinkCounters):
     """What happened so far."""
 
-    messages: int = 0
-    bytes: int = 0
     heartbeats: int = 0
     old: int = 0
     sequence: int = 0
     lost_messages: int = 0
     awaiting: int = 0
-    malformed: int = 0
-    invalid: int = 0
-    capacity: int = 0
-    unsubscribed: int = 0
-    unknown_events: int = 0
-    connections: int = 0
-    reconnects: int = 0
-    silences: int = 0
-    refused: int = 0
     rate_limited: int = 0
-    resubscribed: int = 0
     snapshots: int = 0
     snapshot_retries: int = 0
     rest_requests: int = 0
@@ -59,8 +46,11 @@ class Limits:
     commands: RollingLimit
 
 
-class Context(RunContext):
+class Context(LinkContext):
     """One run of the feed.
+
+    Attributes:
+        halted: Products that the venue says it does not trade.
 
     Args:
         settings: The feed's.
@@ -80,29 +70,20 @@ class Context(RunContext):
         emit: Emit,
         open_socket: Open,
     ) -> None:
-        super().__init__(
-            counters, limits.connections, rng, settings.backoff_max, emit, open_socket, logger
-        )
+        super().__init__(settings, counters, limits.connections, rng, emit, open_socket, logger)
         self.settings = settings
         self.counters = counters
+        self.halted: set[str] = set()
         self._commands = limits.commands
         self._highest_id = 0
-
-    def tell(
-        self,
-        event: StreamEvent,
-        instruments: Collection[Instrument],
-        reason: GapReason | None = None,
-        detail: str = "",
-    ) -> None:
-        """Emit a status."""
-        if instruments:
-            self.emit(FeedStatus(event, frozenset(instruments), reason, detail))
 
     async def permit_command(self) -> None:
         """Wait until the venue's limit on messages leaves room for one, and take it."""
         loop = asyncio.get_running_loop()
-        while (delay := self._commands.delay(1, loop.time())) > 0:
+        while True:
+            delay = self._commands.delay(1, loop.time())
+            if delay <= 0:
+                break
             await asyncio.sleep(delay)
         self._commands.spend(1, loop.time())
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from obframe import GapReason, Instrument, StreamEvent
 from obframe_plugins._coinbase_context import Context, logger
 from obframe_plugins._coinbase_stream import Connection
+from obframe_plugins._link import Turns
 from obframe_plugins._venue import StreamLost
 
 
@@ -22,10 +23,8 @@ class Shard:
     def __init__(self, context: Context, instruments: Collection[Instrument]) -> None:
         self.instruments = {item.symbol: item for item in instruments}
         self._context = context
-        self._settings = context.settings
-        self._backoff = context.new_backoff()
+        self._turns = Turns(context, context.settings, logger)
         self._connection: Connection | None = None
-        self._lost: StreamLost | None = None
         self._begun = False
 
     def add(self, instruments: Collection[Instrument]) -> None:
@@ -50,50 +49,27 @@ class Shard:
 
     async def run(self) -> None:
         """Keep the products streaming until cancelled."""
-        try:
-            while True:
-                await self._take_turn()
-                connection = Connection(self, self._context, self.instruments.values())
-                self._connection = connection
+        while True:
+            self._begun = True
+            await self._turns.wait(self.instruments.values())
+            connection = Connection(self, self._context, self.instruments.values())
+            self._connection = connection
+            try:
                 lost = await asyncio.shield(connection.task)
+            finally:
                 self._connection = None
-                self._lose(connection, lost)
-        finally:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+                if not connection.task.done():
+                    connection.task.cancel()
+                    self._context.finish(connection.task)
+            self._turns.end(lost, connection.good_seconds)
+            self._tell_lost(lost)
 
     def fail(self, error: Exception) -> None:
         """Say that ``run`` ended by a fault of ours; it is about to be called anew."""
-        why = f"{type(error).__name__}: {error}"
-        self._lost = StreamLost(GapReason.INTERNAL, why)
-        instruments = self.instruments.values()
-        self._context.tell(StreamEvent.DISCONNECTED, instruments, GapReason.INTERNAL, why)
+        self._turns.lost = StreamLost(GapReason.INTERNAL, f"{type(error).__name__}: {error}")
+        self._tell_lost(self._turns.lost)
 
-    async def _take_turn(self) -> None:
-        """Wait as long as it takes before the next connection may be opened."""
-        lost = self._lost
-        reason, detail = GapReason.CONNECTING, ""
-        if lost is not None:
-            self._context.counters.reconnects += 1
-            delay = max(self._backoff.next(), lost.retry_after)
-            logger.warning(
-                "a connection of %d products is lost: %s; next try in %.1f s",
-                len(self.instruments),
-                lost,
-                delay,
-            )
-            await asyncio.sleep(delay)
-            reason, detail = lost.reason, str(lost)
-        self._begun = True
-        self._context.tell(StreamEvent.CONNECTING, self.instruments.values(), reason, detail)
-        await self._context.permit_connection()
-
-    def _lose(self, connection: Connection, lost: StreamLost) -> None:
-        self._lost = lost
-        self._context.hold_connections(lost.retry_after)
-        if connection.good_seconds >= self._settings.stable_after:
-            self._backoff.reset()
+    def _tell_lost(self, lost: StreamLost) -> None:
         instruments = self.instruments.values()
         self._context.tell(StreamEvent.DISCONNECTED, instruments, lost.reason, str(lost))
 

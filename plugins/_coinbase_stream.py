@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from functools import partial
 from typing import NoReturn, Protocol
 
 from obframe import (
@@ -58,9 +57,7 @@ class Connection:
         instruments: Wanted at first.
     """
 
-    def __init__(
-        self, owner: Owner, context: Context, instruments: Collection[Instrument]
-    ) -> None:
+    def __init__(self, owner: Owner, context: Context, instruments: Collection[Instrument]) -> None:
         self._owner = owner
         self._context = context
         self._settings = context.settings
@@ -69,9 +66,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self.books: dict[str, Book] = {}
         self.silent = False
-        self._control = Subscriptions(
-            context, self.books, self._announce, owner.refused
-        )
+        self._control = Subscriptions(context, self.books, self._announce, owner.refused)
         self._ids_from = context.begin_ids()
         self._next: int | None = None  # number of the message that is due
         self._hole_at: float | None = None
@@ -339,9 +334,7 @@ class Connection:
                 continue
             halted = self._context.halted
             active = [
-                book
-                for product, book in self.books.items()
-                if book.open and product not in halted
+                book for product, book in self.books.items() if book.open and product not in halted
             ]
             if active:
                 self._check_silence(now)

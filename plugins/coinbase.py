@@ -20,9 +20,9 @@ price, 0 deleting it. Hence:
 The book has all levels there are. There are no REST snapshots to join: to have a book again is to
 subscribe to it again.
 
-``_coinbase_stream`` is one connection, ``_coinbase_control`` its commands, ``_coinbase_shard`` keeps
-a share of the products alive over one connection after the other, ``_coinbase_products`` looks up
-what is traded. Nothing here keeps a book.
+``_coinbase_stream`` is one connection, ``_coinbase_control`` its commands, ``_coinbase_shard``
+keeps a share of the products alive over one connection after the other, ``_coinbase_products``
+looks up what is traded. Nothing here keeps a book.
 
 Source: https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket/websocket-channels,
 ``websocket-overview`` and ``websocket-rate-limits`` beside it.
