@@ -646,9 +646,10 @@ async def test_row_59_an_unknown_product_is_named(scene: Scene) -> None:
         assert told.detail == "Coinbase has no such symbol; did you mean ETH-USD?"
         await scene.sink.until("NO-SUCH", StreamEvent.DISCONNECTED)
         await scene.live(BTC)
+        before = len(scene.sink.snapshots("NO-SUCH"))
         scene.products["NO-SUCH"] = {}
         await scene.sink.until("NO-SUCH", StreamEvent.TRADING)
-        await scene.books("NO-SUCH", len(scene.sink.snapshots("NO-SUCH")) + 1)
+        await scene.books("NO-SUCH", before + 1)
 
 
 async def test_a_second_name_of_a_book_is_told_by_its_first(scene: Scene) -> None:
