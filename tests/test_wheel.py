@@ -17,15 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-WITHOUT_PYTEST = """
-from obframe.testing import Exchange, FakeClock, ReferenceBook
-try:
-    from obframe.testing import StorageContract
-except ImportError as error:
-    print(error)
-"""
-
-
 def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
     result = subprocess.run(
         [str(part) for part in command],
@@ -101,8 +92,6 @@ def test_the_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> 
     listed = call(obframe, "plugins", "--format", "csv", cwd=tmp_path, environ=environ)
     for name in ("binance", "file", "memory", "rocksdb", "runtime", "static", "top"):
         assert f"\n{name}," in listed
-    told = call(python, "-c", WITHOUT_PYTEST, cwd=tmp_path, environ=environ)
-    assert told.strip().endswith("pip install 'obframe[testing]'")
     shown = call(obframe, "demo", "--seconds", "4", cwd=tmp_path, environ=environ)
     for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "a row"):
         assert part in shown
