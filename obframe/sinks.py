@@ -98,7 +98,7 @@ class SinkRunner:
         self._broken = False
         self._named: set[str] = set()  # kinds of failures logged since then
         self._batch_rows = settings.sink_batch_rows
-        self._random = random.Random(name)
+        self._random = random.Random()  # many recorders must not come back at once
 
     # -- the recorder's side ---------------------------------------------------------------------
 

@@ -92,7 +92,12 @@ class Telling:
         for runner in self._runners:
             runner.start()
         opened = [runner.opened for runner in self._runners]
-        await _wait(opened, min(_OPENING, self._settings.sink_timeout))
+        try:
+            await _wait(opened, min(_OPENING, self._settings.sink_timeout))
+        except BaseException:
+            for runner in self._runners:
+                runner.close()
+            raise
         refused = [one.exception() for one in opened if not one.cancel() and one.exception()]
         if refused:
             await self.close(1.0)

@@ -78,16 +78,7 @@ class Session:
         Raises:
             ObframeError: It cannot be opened, or what it opens is not of its kind.
         """
-        return await self.open_provider(stack, kind, self.chosen[kind.name])
-
-    async def open_provider(
-        self, stack: AsyncExitStack, kind: Kind, provider: Provider[Any]
-    ) -> Any:
-        """Open one provider; the stack closes it.
-
-        Raises:
-            ObframeError: It cannot be opened, or what it opens is not of its kind.
-        """
+        provider = self.chosen[kind.name]
         settings = self.settings.providers[provider.name]
         try:
             part = await stack.enter_async_context(provider.open(settings))

@@ -14,84 +14,10 @@ import pytest
 from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Snapshot, snapshot_to_json
 from obframe.testing.oracle import judge
 
+TROUBLE = Path(__file__).resolve().parents[2] / "benchmarks" / "trouble.py"
+"""A plugin that misbehaves in every way that its time-outs can or cannot end."""
 NEAR = 0.25
 """Seconds from a tick within which a message may be in one recorder's row and not in another's."""
-
-# Every way in which a plugin can misbehave that its time-outs can or cannot end.
-TROUBLE = '''
-"""Sinks and observers in trouble."""
-import asyncio
-import logging
-import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-
-from obframe import Provider, hookimpl
-
-
-@dataclass(frozen=True)
-class Settings:
-    pass
-
-
-class Sink:
-    def __init__(self, act):
-        self.act = act
-
-    async def write(self, snapshots):
-        await self.act()
-
-
-async def forever():
-    await asyncio.Event().wait()
-
-
-async def sleeper():
-    time.sleep(3600)
-
-
-async def stubborn():
-    while True:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            pass
-
-
-async def raiser():
-    logging.getLogger("raiser").warning("no " * 100)
-    raise RuntimeError("no")
-
-
-def opener(act):
-    @asynccontextmanager
-    async def open_sink(settings):
-        yield Sink(act)
-
-    return open_sink
-
-
-@asynccontextmanager
-async def shut(settings):
-    await asyncio.Event().wait()
-    yield
-
-
-@hookimpl
-def obframe_sinks():
-    acts = (forever, sleeper, stubborn, raiser)
-    offers = [
-        Provider(f"{act.__name__}{kind}", "trouble", Settings, opener(act), backfill=bool(kind))
-        for act in acts
-        for kind in ("", "-kept")
-    ]
-    return [*offers, Provider("shut", "never opens", Settings, shut)]
-
-
-@hookimpl
-def obframe_run_started(run):
-    raise RuntimeError("no")
-'''
 
 HANGER = '''
 """Its observer never returns."""
@@ -199,7 +125,7 @@ def read_files(folder: Path) -> list[bytes]:
 def test_row_53_sinks_and_observers_in_trouble_change_no_row(
     desk: Any, plugins: Path, tmp_path: Path
 ) -> None:
-    install(plugins, "trouble", TROUBLE)
+    install(plugins, "trouble", TROUBLE.read_text())
     install(plugins, "hanger", HANGER)
     journal = tmp_path / "journal"
     symbols = ["BTCUSDT", "ETHUSDT", "SIM0001USDT"]
