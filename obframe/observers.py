@@ -10,8 +10,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 logger = logging.getLogger("obframe.observers")
 
@@ -113,14 +112,12 @@ class Observers:
         self.errors: Counter[tuple[str, str]] = Counter()
         self._observers: dict[str, _Observer] = {}
 
-    def call(
-        self, plugin: str, hook: str, function: Callable[..., object], *arguments: Any
-    ) -> None:
+    def call(self, plugin: str, hook: str, call: Callable[[], object]) -> None:
         """Have an observer called in its plugin's thread. Never blocks, never raises."""
         observer = self._observers.get(plugin)
         if observer is None:
             observer = self._observers[plugin] = _Observer(plugin, self.errors)
-        observer.put(hook, partial(function, *arguments))
+        observer.put(hook, call)
 
     def counters(self) -> dict[str, int]:
         """Return ``errors``, ``dropped`` and ``stuck`` calls, as ``observer.PLUGIN.errors``."""

@@ -160,15 +160,15 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.on_signal, number)
     async with AsyncExitStack() as stack:
+        source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
         sinks = {
             provider.name: SinkPart(partial(session.opening, SINK, provider), provider.backfill)
             for provider in session.sinks
         }
-        source = await session.open(stack, SYMBOL_SOURCE)
-        feed = await session.open(stack, FEED)
+        feeds = await session.open_feeds(stack)
         recorder = Recorder(
-            feed=feed,
+            feed=feeds,
             storage=storage,
             symbol_source=source,
             sinks=sinks,
@@ -176,6 +176,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             retention=session.settings.retention,
             notify=session.registry.notify,
             plugins=[plugin.name for plugin in session.registry.plugins],
+            sections=session.settings.providers,
         )
         if ending.asked:
             return None
@@ -183,8 +184,12 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         gc.collect()
         gc.freeze()
         ending.recorder = recorder
-        names = {kind: provider.name for kind, provider in session.chosen.items()}
-        parts = [*(f"{kind} {name}" for kind, name in names.items()), f"event loop {event_loop}"]
+        names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
+        names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        venues = [f"feed {each}" for each in session.venues.names]
+        if len(venues) > 1:
+            venues.append(f"default venue {session.venues.default or 'none'}")
+        parts = [*names, *venues, f"event loop {event_loop}"]
         parts += [f"sink {name}" for name in sinks]
         logger.info("recording: %s", ", ".join(parts))
         observers = session.registry.observers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_calls_come_in_order_and_a_raising_one_is_passed_over(
             raise SystemExit(1)
 
     for number in range(100):
-        observers.call("loud", "obframe_gap", observe, number)
+        observers.call("loud", "obframe_gap", partial(observe, number))
     assert observers.close(10) == []
     assert seen == list(range(100))
     assert observers.errors == {("loud", "obframe_gap"): 2}
@@ -54,12 +55,12 @@ def test_an_observer_that_never_returns_is_named_and_holds_up_nobody_else(
         told.release()
 
     for number in range(31):
-        observers.call("hung", "obframe_book_reset", hang, number)
-        observers.call("good", "obframe_book_reset", note, number)
+        observers.call("hung", "obframe_book_reset", partial(hang, number))
+        observers.call("good", "obframe_book_reset", partial(note, number))
         assert told.acquire(timeout=10)
         assert entered.wait(10)
     threading.Event().wait(0.02)
-    observers.call("hung", "obframe_book_reset", hang, 31)
+    observers.call("hung", "obframe_book_reset", partial(hang, 31))
     assert observers.close(0.1) == ["hung"]
     assert seen == list(range(31))
     assert observers.counters() == {"observer.hung.dropped": 31, "observer.hung.stuck": 1}

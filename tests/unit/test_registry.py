@@ -88,11 +88,9 @@ def test_a_strangers_plugin_is_found_loaded_and_described(make: Make) -> None:
     make("mail", SINK_SOURCE.format(name="mail"))
     registry = load(["mail", "mail"], kinds=[])
     (plugin,) = registry.plugins
-    assert (plugin.name, plugin.distribution, plugin.summary) == (
-        "mail",
-        "obframe-mail 1.2",
-        "Plugin mail.",
-    )
+    assert (plugin.name, plugin.distribution, plugin.version) == ("mail", "obframe-mail", "1.2")
+    assert (plugin.module, plugin.summary) == ("made_mail", "Plugin mail.")
+    assert (plugin.api, plugin.hooks) == (None, ("obframe_sinks",))
     assert [provider.name for provider in registry.providers(SINK)] == ["mail"]
     assert set(registry.sections()) == {"mail"}
 
