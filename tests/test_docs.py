@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, MarkKind
+from obframe import Gap, GapReason, MarkKind, snapshot_from_json, snapshot_to_json
 from obframe.config import load_settings
 from obframe.registry import load
 
@@ -129,6 +129,8 @@ def test_the_sample_mistakes_are_told_in_these_words(command_line: CommandLine) 
 
 def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     for page in PAGES:
         if page.name == "plugins.md":
             continue  # tests/test_wheel.py follows it
@@ -138,9 +140,9 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
                 case "make":
                     assert set(arguments) <= targets, line
                 case "pip":
-                    assert arguments in (["install", "."], ["install", ".[fast]"]), (
-                        line
-                    )  # tests/test_wheel.py does this
+                    # tests/test_wheel.py does this
+                    assert arguments[0] == "install", line
+                    assert arguments[1:] in [["."], *([f".[{extra}]"] for extra in extras)], line
                 case "obframe":
                     command, *_ = arguments
                     known = command_line.run(command, "--help").stdout
@@ -163,7 +165,9 @@ def start_and_stop(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/querying.md", "docs/recording.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
+)
 def test_the_commands_of_the_page_run(
     name: str, command_line: CommandLine, eventually: Eventually
 ) -> None:
@@ -190,7 +194,8 @@ def test_the_commands_of_the_page_run(
             _, *arguments = shlex.split(line)
             result = command_line.run(*arguments)
             assert result.returncode == 0, f"{line}: {result.stderr}"
-            assert result.stdout or "gaps" in line or "run" in line, line
+            silent = ("gaps", "run", "verify", "retention", "repair", "export", "import")
+            assert result.stdout or any(each in line for each in silent), line
 
 
 @pytest.mark.slow
@@ -260,6 +265,34 @@ def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> No
         )
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) >= 3
+
+
+@pytest.mark.slow
+def test_the_page_of_sinks_is_true(command_line: CommandLine) -> None:
+    page = ROOT / "docs" / "sinks.md"
+    (line,) = commands(page)
+    _, *arguments = shlex.split(line)
+    with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
+        result = command_line.run(*arguments, "--duration", "5", "--format", "json", *urls)
+    assert result.returncode == 0, result.stderr
+    (reader,) = blocks(page, "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", reader],
+        capture_output=True,
+        text=True,
+        cwd=command_line.folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == json.loads(result.stdout)["rows"] >= 4
+    (message,) = blocks(page, "json")
+    assert snapshot_to_json(snapshot_from_json(message.encode())) == message.encode().strip()
+    sources = [(ROOT / "obframe" / f"{name}.py").read_text() for name in ("outbox", "sinks")]
+    counted = set(re.findall(r'counters\["(\w+)"\]', "".join(sources)))
+    text = page.read_text(encoding="utf-8").partition("| counter |")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert told == {*counted, "lag_seconds"}
 
 
 @pytest.fixture
