@@ -28,6 +28,7 @@ Source: docs.kraken.com, Spot WebSocket v2, "Book (Level 2)" and "Book checksum"
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from obframe_plugins._kraken_wire import BookData, BookLevel, Pair, read_time
 CHECKED_LEVELS = 10
 _HOUR_US = 3_600_000_000
 _MOST_DIGITS = 40
+_PLAIN = re.compile(r"[0-9.]*").fullmatch
 
 
 class ChecksumMismatch(Exception):
@@ -137,7 +139,7 @@ class KrakenBook:
             texts = [(str(each.price, "ascii"), str(each.qty, "ascii")) for each in levels]
         except UnicodeDecodeError:
             raise InvalidEvent(self.symbol, side, "", "is not made of numbers") from None
-        if any("e" in price or "E" in price or "e" in qty or "E" in qty for price, qty in texts):
+        if not _PLAIN("".join([price + qty for price, qty in texts])):
             texts = [(_write_out(price), _write_out(qty)) for price, qty in texts]
         return texts
 
@@ -156,7 +158,9 @@ def _deletes(levels: Sequence[Level]) -> list[Level]:
 
 
 def _write_out(text: str) -> str:
-    """Return a number without its exponent, when it has one and is of a sane size."""
+    """Return a number without quotes and exponent, if it has them and is of a sane size."""
+    if text[:1] == text[-1:] == '"':
+        text = text[1:-1]
     if "e" not in text.lower():
         return text
     try:

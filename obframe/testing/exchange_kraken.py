@@ -30,6 +30,7 @@ from obframe.testing.exchange_socket import Connection, frame
 _log = logging.getLogger(__name__)
 
 _COALESCE_SECONDS = 0.004
+_MOST_AT_ONCE = 32
 _JOURNAL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 1.0
 _HANDSHAKE_SECONDS = 2.0
@@ -172,13 +173,15 @@ class KrakenExchange:
     # -- the market ------------------------------------------------------------------------------
 
     async def _pump(self) -> None:
-        start = time.monotonic()
+        start, batch = time.monotonic(), 0
         while True:
             late = time.monotonic() - start - self.source.due()
-            if late < 0:
+            if late < 0 or batch >= _MOST_AT_ONCE:
                 self._flush()
                 await asyncio.sleep(max(-late, _COALESCE_SECONDS))
+                batch = 0
                 continue
+            batch += 1
             if late > STALL_SECONDS:
                 start += late  # the process stood still: go on from here, not in one burst
             event = self.source.advance()
@@ -202,7 +205,7 @@ class KrakenExchange:
         if not audience:
             pair.views.clear()
             return
-        depth = self.source.depth(event.symbol)
+        depth = self.source.depth(event.symbol, max((wire.CHECKED_LEVELS, *pair.views)))
         check = wire.checksum(depth)
         struck = self.faults.due(Scope.MESSAGE, event.symbol, event.symbol)
         links = self.faults.due(Scope.CONNECTION, event.symbol, event.symbol)
@@ -409,7 +412,8 @@ class KrakenExchange:
         return ""
 
     def _subscribe(self, client: _Client, symbol: str, levels: int) -> None:
-        pair, depth = self._pairs[symbol], self.source.depth(symbol)
+        pair = self._pairs[symbol]
+        depth = self.source.depth(symbol, max(levels, wire.CHECKED_LEVELS))
         client.books[symbol] = levels
         if levels not in pair.views:
             pair.views[levels] = wire.DepthView(levels, depth)

@@ -9,6 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from obframe.testing.exchange_market import Depth, Levels
@@ -39,22 +40,22 @@ def checksum(depth: Depth) -> int:
 
 
 def book_message(
-    kind: str, symbol: str, depth: Levels | None, asks: Levels, check: int | None, moment_us: int
+    kind: str, symbol: str, bids: Levels, asks: Levels, check: int | None, moment_us: int
 ) -> bytes:
     """Return a message of the channel ``book``; numbers stand in it as they are written.
 
     Args:
         kind: ``snapshot`` or ``update``.
         symbol: Whose.
-        depth: The bids.
-        asks: The asks.
+        bids: Levels.
+        asks: Levels.
         check: The checksum; None leaves it out.
         moment_us: The time of the book.
     """
     ending = "" if check is None else f'"checksum":{check},'
     return (
         f'{{"channel":"book","type":"{kind}","data":[{{"symbol":"{symbol}",'
-        f'"bids":[{_levels(depth or ())}],"asks":[{_levels(asks)}],{ending}'
+        f'"bids":[{_levels(bids)}],"asks":[{_levels(asks)}],{ending}'
         f'"timestamp":"{write_time(moment_us)}"}}]}}'
     ).encode()
 
@@ -139,20 +140,25 @@ class DepthView:
         self._asks = dict(book.asks[:depth])
 
     def follow(self, book: Depth) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-        """Return what is to be said, now that the whole book is this one."""
-        bids, self._bids = _compare(self._bids, book.bids, self.depth)
-        asks, self._asks = _compare(self._asks, book.asks, self.depth)
+        """Return what is to be said, now that the book is this one, at least as deep as needed."""
+        bids, self._bids = _compare(self._bids, book.bids[: self.depth], self.depth, 1)
+        asks, self._asks = _compare(self._asks, book.asks[: self.depth], self.depth, -1)
         return bids, asks
 
 
 def _compare(
-    before: dict[str, str], levels: Sequence[tuple[str, str]], depth: int
+    before: dict[str, str], levels: Sequence[tuple[str, str]], depth: int, sign: int
 ) -> tuple[list[tuple[str, str]], dict[str, str]]:
-    now = dict(levels[:depth])
-    changes = [(price, qty) for price, qty in now.items() if before.get(price) != qty]
-    if before.keys() - now.keys():
-        whole = {price for price, _ in levels}
-        zero = "0" if not levels else "0." + "0" * count_decimals(levels[0][1])
-        zero = zero.rstrip(".")
-        changes += [(price, zero) for price in before if price not in whole]
+    """Return the changes from one view of a side to the next; bids have the sign 1, asks -1."""
+    now = dict(levels)
+    changes = [(price, qty) for price, qty in levels if before.get(price) != qty]
+    gone = [price for price in before if price not in now]
+    if gone and len(levels) >= depth:
+        # Whatever is worse than all that is seen is out of sight, deleted or not.
+        worst = sign * Decimal(levels[-1][0])
+        gone = [price for price in gone if sign * Decimal(price) > worst]
+    if gone:
+        decimals = count_decimals(next(iter(before.values())))
+        zero = "0." + "0" * decimals if decimals else "0"
+        changes += [(price, zero) for price in gone]
     return changes, now
