@@ -22,6 +22,9 @@ from obframe.testing.exchange_market import Levels
 from obframe.testing.reference import ReferenceBook
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH
 
+_CLOSE = 1000
+"""How far above an event's time an id of that event may lie, to be unlike the one before."""
+
 
 @dataclass(slots=True)
 class Verdict:
@@ -135,7 +138,8 @@ def truth_by_time(journal: Path) -> Callable[[int], tuple[Levels, Levels] | None
         journal: The file of one symbol; its ids are times, too.
 
     Returns:
-        A function that gives both sides after the last event at or before an id.
+        A function that gives both sides after the last event at or before an id; None for what lies
+        outside of the journal.
     """
     book = ReferenceBook()
     ids: list[int] = []
@@ -152,7 +156,8 @@ def truth_by_time(journal: Path) -> Callable[[int], tuple[Levels, Levels] | None
 
     def truth(update_id: int) -> tuple[Levels, Levels] | None:
         index = bisect_right(ids, update_id) - 1
-        return sides[index] if index >= 0 else None
+        known = index >= 0 and update_id <= ids[-1] + _CLOSE
+        return sides[index] if known else None
 
     return truth
 
