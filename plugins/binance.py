@@ -110,7 +110,7 @@ class _Run:
 
     def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
         self._context = context
-        self._rest = RestClient(context, session)
+        self._rest = RestClient(context.settings, context.counters, session)
         self._symbols = SymbolWatch(context, self._rest, self._moved)
         self.snapshots = Snapshots(context, self._rest, self._symbols.mark_unknown)
         self._rest.on_pause = self.snapshots.pause
