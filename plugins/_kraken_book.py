@@ -69,12 +69,20 @@ class KrakenBook:
         mine, its = self._book, other._book
         return mine.bids() == its.bids() and mine.asks() == its.asks()
 
-    def load(self, data: BookData, pair: Pair) -> tuple[DepthSnapshot, DepthUpdate]:
+    def load(
+        self, data: BookData, pair: Pair, old: KrakenBook | None = None
+    ) -> tuple[DepthSnapshot, DepthUpdate]:
         """Take a snapshot.
 
+        Args:
+            data: The message.
+            pair: Whose decimals count.
+            old: The book that this one goes on from, if there is one; nothing else follows it.
+
         Returns:
-            The snapshot, and an update without changes that proves it: nothing lies between it and
-            the stream, which begins here.
+            The snapshot, and an update that proves it. Without an old book it changes nothing: the
+            stream begins here. Otherwise it goes on from the old book's id, and holds all that
+            differs: for those who have the old book as for those who take the snapshot.
 
         Raises:
             ChecksumMismatch: It is not what the venue says it is.
@@ -91,8 +99,12 @@ class KrakenBook:
             levels = book.bids(self._depth), book.asks(self._depth)
             snapshot = DepthSnapshot(self.symbol, number, *levels)
             book.load(snapshot)
-        self._book, self.update_id = book, number
-        return snapshot, DepthUpdate(self.symbol, number, number, number, [], [])
+        self._book, self.update_id = book, number + 1
+        if old is None:
+            return snapshot, self._make(number + 1, number, [], [], 0)
+        bids = _differences(old._book.bids(), book.bids())
+        asks = _differences(old._book.asks(), book.asks())
+        return snapshot, self._make(number + 1, old.update_id, bids, asks, 0)
 
     def apply(self, data: BookData, pair: Pair) -> DepthUpdate:
         """Take an update.
@@ -155,6 +167,12 @@ class KrakenBook:
 
 def _deletes(levels: Sequence[Level]) -> list[Level]:
     return [(price, "0") for price, _ in levels]
+
+
+def _differences(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
+    before, now = dict(old), dict(new)
+    changed = [(price, quantity) for price, quantity in new if before.get(price) != quantity]
+    return changed + [(price, "0") for price in before if price not in now]
 
 
 def _write_out(text: str) -> str:

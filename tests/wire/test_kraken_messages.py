@@ -87,7 +87,10 @@ def test_the_checksum_is_that_of_the_venues_guide() -> None:
     snapshot, proof = book.load(book_of("BTC/USD", GUIDE_BIDS, GUIDE_ASKS, GUIDE_CHECKSUM), BTC)
     assert snapshot.bids == GUIDE_BIDS
     assert snapshot.asks == GUIDE_ASKS
-    assert proof.prev_update_id == proof.last_update_id == snapshot.last_update_id
+    assert (proof.prev_update_id, proof.last_update_id) == (
+        snapshot.last_update_id,
+        snapshot.last_update_id + 1,
+    )
     assert len(proof) == 0
     with pytest.raises(ChecksumMismatch, match="3310070434, the venue says 3310070435"):
         book.load(book_of("BTC/USD", GUIDE_BIDS, GUIDE_ASKS, GUIDE_CHECKSUM + 1), BTC)
@@ -100,7 +103,7 @@ def test_what_the_venue_truly_sent_is_kept_to_the_last_zero() -> None:
     assert snapshot.limit == 0, "the venue keeps all of the depth known: nothing lies beyond it"
     update = book.apply(data(ALGO_UPDATE), ALGO)
     assert update.bids == [("0.12275", "6597.51731160")]
-    assert update.prev_update_id == snapshot.last_update_id
+    assert update.prev_update_id == snapshot.last_update_id + 1
     assert update.event_time_ms == 1_727_923_617_050
 
 
@@ -202,8 +205,9 @@ def test_a_book_of_limited_depth_is_the_best_of_the_whole_one_after_every_messag
     )
     # With fewer levels than ten the venue's checksum is that of what it keeps: leave it out there.
     checked = depth >= 10
-    snapshot, _ = book.load(data(message if checked else strip(message)), pair)
+    snapshot, proof = book.load(data(message if checked else strip(message)), pair)
     follower.load(snapshot)
+    follower.apply(proof)
     for event in events:
         bids = [(f"{price}.0", f"{qty}.00") for bid, price, qty in event if bid]
         asks = [(f"{100 + price}.0", f"{qty}.00") for bid, price, qty in event if not bid]
