@@ -6,7 +6,7 @@ import gc
 import json
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,6 +132,50 @@ def test_decode(race: Any, stream: Stream) -> None:
             msgpack.unpackb(packed)
 
     race("decode", "decode_p99", work=work, reference=reference, units=CHUNK, rounds=200)
+
+
+def follow_to_rows(book: OrderBook, messages: Sequence[bytes]) -> None:
+    """Take each message to the book and its row."""
+    for raw in messages:
+        update = parse_depth_update(raw)
+        assert update is not None
+        book.apply(update)
+        book.snapshot(SECOND).pack()
+
+
+def test_deep_book(race: Any) -> None:
+    """Raw bytes to the row with 50,000 levels a side, beside the same messages with 1,000."""
+    deep, shallow = make_stream(levels=50_000), make_stream(levels=1_000)
+    ours, theirs = Turns(deep), Turns(deep)
+    take, take_theirs = ours.each(), theirs.each()
+    books = load_book(deep), load_book(shallow)
+
+    def work() -> None:
+        follow_to_rows(books[0], take()[1])
+
+    def reference() -> None:
+        follow_to_rows(books[1], take_theirs()[1])
+
+    race("deep_book", work=work, reference=reference, units=CHUNK, rounds=5 * ours.rounds)
+    assert books[0].bid_count > 45_000
+    assert books[1].bid_count < 5_000
+
+
+def test_long_messages(race: Any) -> None:
+    """Raw bytes to the row, a change of messages with 270 each, beside one of those with 27."""
+    long, short = make_stream(200, changes=270), make_stream()
+    turns = Turns(long), Turns(short)
+    take, take_short = (each.each() for each in turns)
+    books = load_book(long), load_book(short)
+
+    def work() -> None:
+        follow_to_rows(books[0], take()[1])
+
+    def reference() -> None:
+        for _ in range(10):
+            follow_to_rows(books[1], take_short()[1])
+
+    race("long_messages", work=work, reference=reference, units=270 * CHUNK, rounds=60)
 
 
 @pytest.fixture(scope="module")

@@ -31,8 +31,20 @@ class Stream:
 
 
 @cache
-def make_stream(count: int = 2_000, seed: int = 20_240_808) -> Stream:
+def make_stream(
+    count: int = 2_000,
+    seed: int = 20_240_808,
+    *,
+    levels: int = LEVELS,
+    changes: float = CHANGES,
+) -> Stream:
     """Make a stream that is the same for the same arguments.
+
+    Args:
+        count: Messages.
+        seed: Of all that is drawn.
+        levels: Of each side of the snapshot.
+        changes: Levels changed by a message, on average.
 
     Half of the changes lie within some 15 levels of the touch, a few thousands away. The touch
     itself does not move: every message leaves the book about as deep as it was.
@@ -43,23 +55,23 @@ def make_stream(count: int = 2_000, seed: int = 20_240_808) -> Stream:
     for sign in (-1, 1):
         ticks: set[int] = set()
         at = middle
-        while len(ticks) < LEVELS:
+        while len(ticks) < levels:
             at += sign * rng.choice((1, 1, 1, 2, 3, 8))
             ticks.add(at)
         held.append({tick: _draw_quantity(rng) for tick in sorted(ticks, key=lambda t: t * sign)})
     bids, asks = (tuple((_write(tick), size) for tick, size in side.items()) for side in held)
     messages = []
-    changes = 0
+    changed = 0
     for update_id in range(1, count + 1):
         sides = []
         for sign, side in zip((-1, 1), held, strict=True):
-            change_count = min(400, max(0, round(rng.expovariate(2 / CHANGES))))
-            levels = [_draw_change(rng, sign, middle, side) for _ in range(change_count)]
-            levels.sort(key=lambda level: float(level[0]), reverse=sign < 0)
-            sides.append(levels)
-            changes += len(levels)
+            change_count = min(round(15 * changes), round(rng.expovariate(2 / changes)))
+            drawn = [_draw_change(rng, sign, middle, side) for _ in range(change_count)]
+            drawn.sort(key=lambda level: float(level[0]), reverse=sign < 0)
+            sides.append(drawn)
+            changed += len(drawn)
         messages.append(_write_message(update_id, *sides))
-    return Stream(bids, asks, tuple(messages), changes)
+    return Stream(bids, asks, tuple(messages), changed)
 
 
 def _draw_change(rng: random.Random, sign: int, middle: int, side: dict[int, str]) -> Level:

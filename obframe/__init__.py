@@ -43,8 +43,16 @@ from obframe.errors import (
     UnknownSymbol,
 )
 from obframe.hookspecs import hookimpl
+from obframe.layout import (
+    SNAPSHOT_COLUMNS,
+    snapshot_from_json,
+    snapshot_id,
+    snapshot_to_cells,
+    snapshot_to_json,
+)
 from obframe.protocols import (
     BatchScan,
+    EditableSymbolSource,
     Emit,
     Feed,
     FeedEvent,
@@ -93,6 +101,7 @@ _LAZY = {
 __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
+    "SNAPSHOT_COLUMNS",
     "SNAPSHOT_DEPTH",
     "BatchScan",
     "BookState",
@@ -104,6 +113,7 @@ __all__ = [
     "DepthSnapshot",
     "DepthUpdate",
     "Duration",
+    "EditableSymbolSource",
     "Emit",
     "Feed",
     "FeedError",
@@ -151,6 +161,10 @@ __all__ = [
     "open",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "snapshot_from_json",
+    "snapshot_id",
+    "snapshot_to_cells",
+    "snapshot_to_json",
 ]
 
 

@@ -1,7 +1,8 @@
 /* Digits to numbers and back, many at once: the part of the core that is plain C.
 
-   Everything here has a portable twin with the same results, chosen by -DOBFRAME_PORTABLE or by a
-   machine that lacks what is needed. Nothing reads outside of what its caller promises. */
+   Everything here has a portable twin with the same results, chosen by a machine that lacks what is
+   needed, by -DOBFRAME_NO_SIMD (words of 64 bits only) or by -DOBFRAME_PORTABLE (not even those).
+   Nothing reads outside of what its caller promises. */
 
 #ifndef OBFRAME_CORE_H
 #define OBFRAME_CORE_H
@@ -34,7 +35,7 @@ typedef struct {
 #define OBF_FREE_THREADED 0
 #endif
 
-#if OBF_SWAR && defined(__x86_64__) && defined(__GNUC__)
+#if OBF_SWAR && !defined(OBFRAME_NO_SIMD) && defined(__x86_64__) && defined(__GNUC__)
 #define OBF_AVX2 1
 #include <immintrin.h>
 #else

@@ -2611,12 +2611,14 @@ cdef class OrderBook:
     Python without GIL too; a sequence of calls is the caller's to guard.
 
     Args:
-        symbol: The instrument's symbol.
+        symbol: The instrument's symbol, that of its rows.
+        native: What its updates and snapshots call it; empty: the same.
 
     Cost: 18.75 bytes a slot, a fourth more slots than levels; 5.5 kB more once a row was taken.
     """
 
     cdef str _symbol
+    cdef str _native
     cdef int64_t _update_id
     cdef Side _bids
     cdef Side _asks
@@ -2626,11 +2628,13 @@ cdef class OrderBook:
 
     def __cinit__(self):
         self._symbol = ""
+        self._native = ""
         self._scale = BASE_SCALE
 
-    def __init__(self, str symbol not None):
+    def __init__(self, str symbol not None, str native not None=""):
         check_fresh(self, self._made)
         self._symbol = symbol
+        self._native = native or symbol
         self._made = True
 
     def __dealloc__(self):
@@ -2698,8 +2702,8 @@ cdef class OrderBook:
         """
         cdef Side bids
         cdef Side asks
-        if snapshot._symbol != self._symbol:
-            raise ValueError(f"a snapshot of {snapshot._symbol} for the book of {self._symbol}")
+        if snapshot._symbol != self._native:
+            raise ValueError(f"a snapshot of {snapshot._symbol} for the book of {self._native}")
         if load_side(&bids, &snapshot._bids, snapshot._limit, 0) != OK:
             raise MemoryError
         if load_side(&asks, &snapshot._asks, snapshot._limit, UINT64_MAX) != OK:
@@ -2736,8 +2740,8 @@ cdef class OrderBook:
         """
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1
-        if update._symbol != self._symbol:
-            raise ValueError(f"an update of {update._symbol} for the book of {self._symbol}")
+        if update._symbol != self._native:
+            raise ValueError(f"an update of {update._symbol} for the book of {self._native}")
         if update._scale < self._scale:
             factor = POW10[self._scale - update._scale]
             self._check_prices(&update._bids, "bids", update._scale, factor)

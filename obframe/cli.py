@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from obframe import __version__
+from obframe import __version__, cli_plugins
+from obframe.cli_options import FormatName, SummaryFormatName
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -45,9 +46,6 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
 _INTERNAL = 70
 _INTERRUPTED = 130
 
-FormatName = Literal["table", "json", "jsonl", "csv"]
-SummaryFormatName = Literal["table", "json", "jsonl"]
-
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugins", metavar="NAMES", help="Plugins to load, by name: a,b."),
@@ -65,7 +63,7 @@ StorageName = Annotated[
     typer.Option("--storage", metavar="NAME", help="Which storage, if several are loaded."),
 ]
 Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
-SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT.")]
+SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT or kraken/BTC/USD.")]
 _TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
 Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
 End = Annotated[
@@ -98,6 +96,7 @@ def _choice(
     storage: str | None = None,
     feed: str | None = None,
     symbol_source: str | None = None,
+    sinks: list[str] | None = None,
 ) -> Any:
     from obframe.commands.session import Choice
     from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
@@ -109,6 +108,7 @@ def _choice(
         assignments=tuple(assignments or ()),
         symbols=symbols,
         names=names,
+        sinks=tuple(sinks or ()),
     )
 
 
@@ -117,7 +117,11 @@ def run(
     plugins: Plugins = None,
     symbols: Annotated[
         str | None,
-        typer.Option("--symbols", metavar="A,B", help="What to record; default BTCUSDT,ETHUSDT."),
+        typer.Option(
+            "--symbols",
+            metavar="A,B",
+            help="What to record, such as BTCUSDT,kraken/BTC/USD; default BTCUSDT,ETHUSDT.",
+        ),
     ] = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -127,11 +131,24 @@ def run(
     ] = None,
     storage: StorageName = None,
     feed: Annotated[
-        str | None, typer.Option("--feed", metavar="NAME", help="Which feed, likewise.")
+        str | None,
+        typer.Option(
+            "--feed",
+            metavar="NAME",
+            help="Venue of symbols that name none; default: binance.",
+        ),
     ] = None,
     symbol_source: Annotated[
         str | None,
-        typer.Option("--symbol-source", metavar="NAME", help="Which symbol source, likewise."),
+        typer.Option(
+            "--symbol-source",
+            metavar="A,B",
+            help="Whose symbols to record; default: those of all that are loaded.",
+        ),
+    ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option("--sink", metavar="NAMES", help="Which sinks: a,b; default all loaded."),
     ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -145,7 +162,7 @@ def run(
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
-    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
+    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
     raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 
@@ -188,20 +205,78 @@ def query(
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
-@app.command()
+symbol_commands = typer.Typer(short_help="Print stored symbols; list, add, remove wanted ones.")
+app.add_typer(symbol_commands, name="symbols")
+
+SymbolNames = Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Such as BTCUSDT.")]
+SymbolSourceName = Annotated[
+    str, typer.Option("--symbol-source", metavar="NAME", help="Which symbol source.")
+]
+
+
+@symbol_commands.callback(invoke_without_command=True)
 def symbols(
+    context: typer.Context,
     output: Output = "table",
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print which symbols are stored, each with its newest row."""
+    """Print which symbols are stored; or list and change the set of the source 'runtime'."""
+    if context.invoked_subcommand is not None:
+        return
     from obframe.commands import read
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.symbols(choice, Format(output)))
+
+
+@symbol_commands.command("list")
+def list_symbols(
+    output: Output = "table",
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Print the set that a recorder with this symbol source records."""
+    from obframe.commands import wanted
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.show(choice, Format(output)))
+
+
+@symbol_commands.command("add")
+def add_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these too, from within a second on if a recorder runs. All are added or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.add(choice, names))
+
+
+@symbol_commands.command("remove")
+def remove_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these no longer; what is stored stays. All are removed or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.remove(choice, names))
 
 
 @app.command()
@@ -223,13 +298,7 @@ def gaps(
     raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
 
 
-@app.command()
-def plugins(output: Output = "table") -> None:
-    """Print the installed plugins and what they offer."""
-    from obframe.commands import installed
-    from obframe.commands.output import Format
-
-    raise typer.Exit(installed.plugins(Format(output)))
+app.add_typer(cli_plugins.app)
 
 
 @app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")

@@ -1,7 +1,7 @@
 """Reads settings: file, environment, ``--set`` and ``--symbols``, in rising order.
 
-A section is ``recorder``, ``retention`` or the name of a loaded provider. Every mistake in every
-source is collected and raised as one ``ConfigError``.
+A section is ``recorder``, ``retention``, the name of a loaded provider, or one that a loaded plugin
+has besides. Every mistake in every source is collected and raised as one ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _NOT_SETTINGS = frozenset(
         "OBFRAME_REQUIRE_CAPTURES",
         "OBFRAME_REQUIRE_SERVERS",
         "OBFRAME_TRACEBACK",
+        "OBFRAME_TRACE_HOOKS",
     }
 )
 
@@ -47,11 +48,12 @@ def load_settings(
     assignments: Sequence[str] = (),
     symbols: str | None = None,
     installed: Callable[[str], bool] = lambda _section: False,
+    refusals: Callable[[Sequence[str]], Iterable[str]] | None = None,
 ) -> Settings:
     """Read all sources into settings.
 
     Args:
-        sections: The dataclass of each loaded provider by section.
+        sections: The settings dataclass of each section of the loaded plugins.
         config: The file of ``--config``, which must exist; None reads ``obframe.toml`` in the
             current folder if there is one.
         environ: The environment; None for an empty one.
@@ -59,6 +61,7 @@ def load_settings(
         symbols: The text of ``--symbols``, such as ``BTCUSDT,ETHUSDT``.
         installed: Whether a section belongs to a plugin that is installed but not loaded in this
             run; such sections are passed over.
+        refusals: Tells what is wrong with ``static.symbols``, seen together with the loaded feeds.
 
     Raises:
         ConfigError: Something is wrong; it holds every mistake of every source.
@@ -70,7 +73,7 @@ def load_settings(
         reader.read_assignment(assignment)
     if symbols is not None:
         reader.read_symbols(symbols)
-    made = reader.finish()
+    made = reader.finish(refusals)
     return Settings(recorder=made.pop("recorder"), retention=made.pop("retention"), providers=made)
 
 
@@ -201,8 +204,16 @@ class _Reader:
         else:
             self._given[section][key] = _Given(where, converted)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(
+        self, refusals: Callable[[Sequence[str]], Iterable[str]] | None = None
+    ) -> dict[str, Any]:
         made = {name: self._make(name, kind) for name, kind in self._sections.items()}
+        section, key = SYMBOLS_KEY
+        if refusals is not None and made.get(section) is not None:
+            given = self._given[section].get(key)
+            where = "defaults" if given is None else given.where()
+            for refusal in refusals(getattr(made[section], key)):
+                self._problem(where, f"{section}.{key}", refusal)
         if self._problems:
             raise ConfigError(self._problems)
         return made

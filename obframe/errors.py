@@ -199,9 +199,16 @@ class UnknownSymbol(ObframeError):
     def __init__(self, symbol: str, stored: Sequence[str]) -> None:
         self.symbol = symbol
         self.stored = tuple(stored)
-        close = difflib.get_close_matches(symbol.upper(), stored, n=1)
-        mend = f"did you mean {close[0]}?" if close else "stored: " + _name_some(stored)
+        alike = [each for each in stored if _native(each) == _native(symbol)]
+        alike += difflib.get_close_matches(symbol.upper(), stored, n=1)
+        mend = f"did you mean {alike[0]}?" if alike else "stored: " + _name_some(stored)
         super().__init__(f"nothing is stored of {symbol!r}; {mend}")
+
+
+def _native(symbol: str) -> str:
+    """Return a symbol without its venue, for finding it under another."""
+    venue, slash, name = symbol.partition("/")
+    return (name if slash and venue.islower() else symbol).upper()
 
 
 def _name_some(symbols: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from obframe._core import DepthSnapshot, DepthUpdate, OrderBook
+from obframe.types import Instrument
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ class BufferFull(Exception):
 class Proof:
     """One attempt to join a stream and a snapshot into a proven book."""
 
-    __slots__ = ("_counters", "_levels", "_limits", "_symbol", "_updates", "book", "proven")
+    __slots__ = ("_counters", "_instrument", "_levels", "_limits", "_updates", "book", "proven")
 
-    def __init__(self, symbol: str, limits: SyncLimits, counters: Counter[str]) -> None:
-        self._symbol = symbol
+    def __init__(self, instrument: Instrument, limits: SyncLimits, counters: Counter[str]) -> None:
+        self._instrument = instrument
         self._limits = limits
         self._counters = counters
         self._updates: deque[DepthUpdate] = deque()
@@ -83,7 +84,7 @@ class Proof:
         """Take a snapshot; return False when it is older than what is kept (which stays)."""
         if self._updates and self._updates[0].prev_update_id > snapshot.last_update_id:
             return False
-        book = OrderBook(self._symbol)
+        book = OrderBook(self._instrument.symbol, self._instrument.native)
         book.load(snapshot)
         self.book = book
         updates, self._updates, self._levels = self._updates, deque(), 0

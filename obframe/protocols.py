@@ -5,7 +5,15 @@ Everything a plugin author needs stands here, in ``obframe.types`` and in ``obfr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
@@ -27,6 +35,35 @@ class SymbolSource(Protocol):
         """Yield the wanted set, once at the start and again whenever it changes.
 
         A source whose set never changes ends after the first; the set then stands.
+        """
+        ...
+
+
+@runtime_checkable
+class EditableSymbolSource(SymbolSource, Protocol):
+    """A symbol source whose set other programs change, as ``obframe symbols add`` does.
+
+    Plain blocking code, safe to call from several threads and processes. Each change is made whole
+    or not at all, outlives the process, and is seen by whoever watches within a second.
+    """
+
+    def symbols(self) -> list[str]:
+        """Return all symbols of the set, sorted."""
+        ...
+
+    def add(self, symbols: Iterable[str]) -> list[str]:
+        """Add symbols and return those that were not in it before.
+
+        Raises:
+            SymbolError: One cannot be part of a key; nothing was added.
+        """
+        ...
+
+    def remove(self, symbols: Iterable[str]) -> list[str]:
+        """Remove symbols and return them.
+
+        Raises:
+            SymbolError: One is not in the set; nothing was removed.
         """
         ...
 
@@ -71,6 +108,9 @@ class Storage(Protocol):
     """Keeps rows, gaps and marks. Plain blocking code, safe to call from several threads.
 
     Every method may raise ``StorageError``; ``StoreUnavailable`` says that trying again may help.
+
+    A storage on disk may have an attribute ``state_directory``, a path where small files that
+    belong with its rows can be kept: delivery positions of sinks go there.
     """
 
     def append(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -146,10 +186,21 @@ class BatchScan(Protocol):
 
 @runtime_checkable
 class Sink(Protocol):
-    """Is told of every sampled second. Its queue, time-out and retries are the framework's."""
+    """Is told of every sampled row. Queue, time-out, retries and position are the framework's.
+
+    A sink is opened, written to and closed in a thread and an event loop of its own: what it does
+    there, even code that blocks, holds up nobody else. It may be closed and opened again in one
+    run, when it goes on failing.
+    """
 
     async def write(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take the snapshots of one second."""
+        """Take snapshots of one or more seconds, of each symbol oldest first.
+
+        Return when all of them are safe at the other end, raise when that is not sure: the same
+        snapshots then come again, alone or with others. A provider with ``backfill`` is given
+        every stored row at least once, so the same row may come twice; it is known by its symbol
+        and second (``snapshot_id``). Calls come one at a time.
+        """
         ...
 
 
@@ -170,6 +221,13 @@ class Provider(Generic[T_co]):
             instance of ``settings``, returns a context manager around a ``Storage`` to read from.
             It blocks, creates nothing where there is no database, and sees every row acknowledged
             before a call; its methods that write raise ``StorageError``. None: not offered.
+        backfill: For sinks: True asks for every stored row, at least once, in order, with a
+            position that outlives the process; what could not be delivered is read back from the
+            storage. False: live snapshots only, as they are sampled; the oldest are dropped, and
+            counted, when the sink cannot keep up.
+        contract: Where the class stands that tests it, ``package.module:Class``: a subclass of its
+            kind's contract in ``obframe.testing.contracts``. ``obframe plugins check`` imports and
+            runs it, nothing else does, so it may need what is not installed elsewhere. Empty: none.
     """
 
     name: str
@@ -177,3 +235,5 @@ class Provider(Generic[T_co]):
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
+    backfill: bool = False
+    contract: str = ""

@@ -81,12 +81,42 @@ class RecorderSettings:
     summary_interval: float = field(
         default=60.0, metadata={"help": "Time between two summary lines in the log."}
     )
-    sink_queue: int = field(
-        default=1000,
-        metadata={"help": "Seconds held for each sink; past it the oldest are dropped."},
-    )
     sink_timeout: float = field(
         default=5.0, metadata={"help": "How long one call of a sink may take."}
+    )
+    sink_queue_rows: int = field(
+        default=20_000,
+        metadata={
+            "help": "Rows held for each sink. Past it the oldest are dropped, or, for a sink with "
+            "back-fill, read back from the storage later."
+        },
+    )
+    sink_batch_rows: int = field(
+        default=1000,
+        metadata={"help": "Rows that one call hands to a sink that catches up; at least a second."},
+    )
+    sink_break_after: int = field(
+        default=5,
+        metadata={
+            "help": "Failures in a row after which a sink is closed, left alone and opened anew."
+        },
+    )
+    sink_backoff_max: float = field(
+        default=60.0, metadata={"help": "Most time between two attempts at a sink that fails."}
+    )
+    sink_start: Literal["now", "oldest"] = field(
+        default="now",
+        metadata={
+            "help": "Where a sink with back-fill begins that has no position yet: with what comes, "
+            "or with the oldest stored row."
+        },
+    )
+    state: str = field(
+        default="",
+        metadata={
+            "help": "Directory of the sinks' delivery positions; empty: beside the rows, in "
+            "PATH.obframe/sinks of rocksdb. A storage that has no such place keeps them only here."
+        },
     )
     event_loop: Literal["auto", "asyncio", "uvloop"] = field(
         default="auto",
@@ -99,8 +129,10 @@ class RecorderSettings:
                 "event_loop is 'uvloop', which is not installed; "
                 "pip install 'obframe[fast]', or use 'auto'"
             )
-        _at_least(1, self, "queue_rows", "sink_queue")
-        _more_than_zero(self, "drain_timeout", "summary_interval", "sink_timeout")
+        _at_least(1, self, "queue_rows", "sink_queue_rows", "sink_batch_rows", "sink_break_after")
+        _more_than_zero(
+            self, "drain_timeout", "summary_interval", "sink_timeout", "sink_backoff_max"
+        )
         if not 0 < self.late_tolerance < 1:
             raise ValueError(f"late_tolerance must lie between 0 and 1, got {self.late_tolerance}")
 
@@ -153,7 +185,7 @@ class Settings:
     Attributes:
         recorder: Section ``recorder``.
         retention: Section ``retention``.
-        providers: Each loaded provider's settings by section, instances of its dataclass.
+        providers: Each other section of the loaded plugins, an instance of its dataclass.
     """
 
     recorder: RecorderSettings

@@ -83,7 +83,7 @@ class BookSynchronizer:
         self.counters: Counter[str] = Counter()
         self.events: list[SyncEvent] = []
         self._book: OrderBook | None = None
-        self._proof = Proof(instrument.symbol, self._limits, self.counters)
+        self._proof = Proof(instrument, self._limits, self.counters)
         self._refresh: Proof | None = None
         self._refresh_after = 0.0
         self._stream_open = False
@@ -359,7 +359,7 @@ class BookSynchronizer:
                 self._change(BookState.STALE, *self._silence)
 
     def _new_proof(self) -> Proof:
-        return Proof(self.instrument.symbol, self._limits, self.counters)
+        return Proof(self.instrument, self._limits, self.counters)
 
     def _open_stream(self) -> None:
         self._stream_open = True

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from obframe.errors import SymbolError
 
@@ -17,18 +18,21 @@ MIN_TIMESTAMP = 1_000_000_000
 MAX_TIMESTAMP = 9_999_999_999
 """Unix seconds of ten digits: outside of it the order of keys would not be the order of time."""
 
+_VENUE = re.compile(r"[a-z][a-z0-9_-]*")  # as the names of providers are
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Instrument:
     """One order book somewhere.
 
     Args:
-        symbol: The name as it stands in stored keys, such as ``BTCUSDT``. No ``:``, no control or
-            space characters, no ``..``.
-        venue: Empty for the default venue.
+        symbol: The name as it stands in stored keys, such as ``BTCUSDT`` or, with its venue,
+            ``kraken/BTC/USD``. No ``:``, no control or space characters, no ``..``.
+        venue: The name of the feed that speaks for it, which the symbol then begins with; empty
+            for the default venue.
 
     Raises:
-        SymbolError: The symbol cannot be part of a key.
+        SymbolError: The symbol cannot be part of a key, or does not begin with its venue.
     """
 
     symbol: str
@@ -36,6 +40,28 @@ class Instrument:
 
     def __post_init__(self) -> None:
         check_symbol(self.symbol)
+        if self.venue and not self.symbol.startswith(f"{self.venue}/"):
+            raise SymbolError(self.symbol, f"is of venue {self.venue!r} but does not begin with it")
+        if self.venue and not self.native:
+            raise SymbolError(self.symbol, f"names the venue {self.venue!r} and no symbol of it")
+
+    @classmethod
+    def parse(cls, text: str) -> Instrument:
+        """Read an instrument as people type it: ``BTCUSDT``, or ``kraken/BTC/USD`` with its venue.
+
+        What stands before the first ``/`` is a venue when it could be the name of a feed: lower
+        case, beginning with a letter. So ``BTC/USD`` is a symbol of the default venue.
+
+        Raises:
+            SymbolError: It cannot be part of a key, or names a venue and no symbol.
+        """
+        venue, slash, _ = text.partition("/")
+        return cls(text, venue if slash and _VENUE.fullmatch(venue) else "")
+
+    @property
+    def native(self) -> str:
+        """What the venue itself calls it, such as ``BTC/USD``."""
+        return self.symbol[len(self.venue) + 1 :] if self.venue else self.symbol
 
 
 def check_symbol(symbol: str) -> str:
@@ -244,9 +270,11 @@ class RunInfo:
         started: Unix seconds.
         version: obframe's version.
         plugins: Names of the loaded plugins.
+        settings: What is set in each section of the loaded plugins, an instance of its dataclass.
     """
 
     run_id: str
     started: int
     version: str
     plugins: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

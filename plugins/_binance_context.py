@@ -6,36 +6,24 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
-from obframe import DepthSnapshot, Emit, FeedStatus, GapReason, Instrument, StreamEvent
-from obframe_plugins._binance_plan import Backoff, RollingLimit
+from obframe import DepthSnapshot, Emit, GapReason, Instrument, StreamEvent
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._link import LinkContext, LinkCounters
+from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._websocket import Open
 
 logger = logging.getLogger("obframe.binance")
 
 
 @dataclass(slots=True)
-class Counters:
+class Counters(LinkCounters):
     """What happened so far."""
 
-    messages: int = 0
-    bytes: int = 0
-    malformed: int = 0
-    invalid: int = 0
-    capacity: int = 0
-    unsubscribed: int = 0
-    unknown_events: int = 0
-    connections: int = 0
-    reconnects: int = 0
     handovers: int = 0
     handovers_failed: int = 0
-    silences: int = 0
-    refused: int = 0
-    resubscribed: int = 0
     snapshots: int = 0
     snapshot_retries: int = 0
     rate_limited: int = 0
@@ -44,35 +32,7 @@ class Counters:
     rest_errors: int = 0
 
 
-async def supervise(
-    name: str,
-    run: Callable[[], Coroutine[Any, Any, None]],
-    backoff: Backoff,
-    failed: Callable[[Exception], None] | None = None,
-) -> None:
-    """Run a part of the feed, and run it anew after a fault of ours; the other parts go on.
-
-    Args:
-        name: For the log.
-        run: Starts the part.
-        backoff: Delays between the attempts.
-        failed: Told of every fault.
-    """
-    while True:
-        try:
-            await run()
-            return
-        except Exception as error:
-            logger.exception("%s failed and is started anew", name)
-            try:
-                if failed is not None:
-                    failed(error)
-            except Exception:
-                logger.exception("%s failed again while that was told", name)
-            await asyncio.sleep(0.1 + backoff.next())
-
-
-class Context:
+class Context(LinkContext):
     """One run of the feed: where events go, and which streams are open.
 
     Args:
@@ -93,39 +53,13 @@ class Context:
         emit: Emit,
         open_socket: Open,
     ) -> None:
+        super().__init__(settings, counters, connections, rng, emit, open_socket, logger)
         self.settings = settings
         self.counters = counters
-        self.rng = rng
-        self.emit = emit
-        self.open_socket = open_socket
         self.halted: set[str] = set()
-        self._connections = connections
-        self._connections_held_until = 0.0
-        self._logged_kinds: set[str] = set()
         self._open: dict[str, int] = {}
         self._openings = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[None]] = {}
-        self._ending: set[asyncio.Task[Any]] = set()
-
-    def finish(self, ending: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
-        """Let something come to its end in the background; ``drain`` waits for it."""
-        task = asyncio.ensure_future(ending)
-        self._ending.add(task)
-        task.add_done_callback(self._finished)
-
-    def _finished(self, task: asyncio.Task[Any]) -> None:
-        self._ending.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            logger.debug("an ending failed", exc_info=error)
-
-    async def drain(self) -> None:
-        """Wait until everything given to ``finish`` has ended."""
-        while self._ending:
-            await asyncio.wait(set(self._ending))
-
-    def new_backoff(self) -> Backoff:
-        """Return delays that have seen no failure yet."""
-        return Backoff(self.settings.backoff_max, self.rng)
 
     def tell(
         self,
@@ -135,8 +69,6 @@ class Context:
         detail: str = "",
     ) -> None:
         """Emit a status, and remember which streams it opens or ends."""
-        if not instruments:
-            return
         if event is StreamEvent.SUBSCRIBED:
             for instrument in instruments:
                 self._open[instrument.symbol] = next(self._openings)
@@ -146,7 +78,7 @@ class Context:
         elif event is StreamEvent.DISCONNECTED:
             for instrument in instruments:
                 self._open.pop(instrument.symbol, None)
-        self.emit(FeedStatus(event, frozenset(instruments), reason, detail))
+        super().tell(event, instruments, reason, detail)
 
     def forget(self, symbol: str) -> None:
         """Forget the stream of a symbol that is wanted no longer."""
@@ -166,41 +98,7 @@ class Context:
             await asyncio.shield(waiter)
         return opening
 
-    def hold_connections(self, seconds: float) -> None:
-        """Open no connection for a while: the venue turned this address away."""
-        until = asyncio.get_running_loop().time() + seconds
-        self._connections_held_until = max(self._connections_held_until, until)
-
-    async def permit_connection(self) -> None:
-        """Wait until the venue's limit on new connections leaves room for one, and take it."""
-        loop = asyncio.get_running_loop()
-        told = False
-        while True:
-            now = loop.time()
-            held, full = self._connections_held_until - now, self._connections.delay(1, now)
-            if held <= 0 and full <= 0:
-                break
-            if full > 0 and not told:
-                told = True
-                logger.warning(
-                    "%d connections were opened within %g s, the most the venue allows: "
-                    "waiting %.1f s",
-                    self._connections.limit,
-                    self._connections.period,
-                    full,
-                )
-            await asyncio.sleep(max(held, full))
-        self._connections.spend(1, loop.time())
-        self.counters.connections += 1
-
     def deliver(self, snapshot: DepthSnapshot) -> None:
         """Emit a snapshot."""
         self.counters.snapshots += 1
         self.emit(snapshot)
-
-    def log_unknown(self, kind: str) -> None:
-        """Log an event of unknown type, once for each type and not for ever more types."""
-        self.counters.unknown_events += 1
-        if kind not in self._logged_kinds and len(self._logged_kinds) < 100:
-            self._logged_kinds.add(kind)
-            logger.info("events of type %s are ignored", kind)

@@ -9,13 +9,8 @@ from typing import NoReturn
 from obframe import GapReason, Instrument
 from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_plan import Tuning, fit
-from obframe_plugins._binance_wire import (
-    POLICY_VIOLATION,
-    Reply,
-    StreamLost,
-    encode_command,
-    name_stream,
-)
+from obframe_plugins._binance_wire import POLICY_VIOLATION, Reply, encode_command, name_stream
+from obframe_plugins._venue import StreamLost
 from obframe_plugins._websocket import Socket
 
 _ACK_ATTEMPTS = 3

@@ -12,9 +12,10 @@ import aiohttp
 import msgspec
 
 from obframe import FeedError
-from obframe_plugins._binance_context import Context, logger
-from obframe_plugins._binance_plan import RollingLimit
-from obframe_plugins._binance_wire import clip, read_retry_after
+from obframe_plugins._binance_context import Counters, logger
+from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._pacing import RollingLimit
+from obframe_plugins._venue import clip, read_retry_after
 
 NO_SUCH_SYMBOL = (-1121, -1100)
 """The venue's codes for a symbol that is unknown or of characters that no symbol has."""
@@ -53,20 +54,29 @@ class RestClient:
     """Sends requests within the venue's limits. A ban or a block stops them all.
 
     Args:
-        context: The feed's run.
+        settings: Where the venue is, and what it allows.
+        counters: Told of requests and refusals.
         session: Carries the requests.
+        section: The section of settings to name where a setting is the mend.
 
     Attributes:
         on_pause: Told why, when all requests have to wait.
     """
 
-    def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: BinanceSettings,
+        counters: Counters,
+        session: aiohttp.ClientSession,
+        section: str = "binance",
+    ) -> None:
         self.on_pause: Callable[[str], None] | None = None
-        self._settings = context.settings
-        self._counters = context.counters
+        self._settings = settings
+        self._counters = counters
         self._session = session
+        self._section = section
         self._loop = asyncio.get_running_loop()
-        self._limit = RollingLimit(context.settings.weight_budget, 60.0)
+        self._limit = RollingLimit(settings.weight_budget, 60.0)
         self._paused_until = 0.0
         self._paused_for = ""
 
@@ -116,7 +126,7 @@ class RestClient:
             raise
         except Exception as error:
             self._counters.rest_errors += 1
-            raise RestError(_describe(error, url, timeout)) from error
+            raise RestError(_describe(error, url, timeout, self._section)) from error
 
     async def _admit(self, weight: int) -> None:
         while True:
@@ -161,9 +171,7 @@ class RestClient:
             self._counters.blocked += 1
             seconds = read_retry_after(asked, self._settings.blocked_retry)
             why = "this place is not served" if status == 451 else "a firewall turned us away"
-            detail = (
-                f"{said}: {why}; set binance.rest_url to a host that serves you, or binance.proxy"
-            )
+            detail = f"{said}: {why}; {_other_host(self._section)}"
             self._pause(detail, seconds)
             return RestError(detail, status, code, seconds)
         return RestError(said, status, code, read_retry_after(asked, 0.0))
@@ -190,15 +198,19 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
-def _describe(error: Exception, url: str, timeout: float) -> str:
+def _other_host(section: str) -> str:
+    return f"set {section}.rest_url to a host that serves you, or {section}.proxy"
+
+
+def _describe(error: Exception, url: str, timeout: float, section: str) -> str:
     said = clip(str(error)) or type(error).__name__
-    help_rest = "set binance.rest_url to a host that serves you, or binance.proxy"
+    help_rest = _other_host(section)
     if isinstance(error, TimeoutError):
         return f"{url} did not answer within {timeout:g} s"
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return f"the proxy failed for {url}: {said}; check binance.proxy"
+        return f"the proxy failed for {url}: {said}; check {section}.proxy"
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return f"TLS with {url} failed: {said}; check binance.rest_url and the clock"
+        return f"TLS with {url} failed: {said}; check {section}.rest_url and the clock"
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError):
         return f"the host name of {url} cannot be resolved: {said}; {help_rest}"
     if isinstance(error, aiohttp.ClientConnectorError):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import math
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from obframe import SNAPSHOT_DEPTH
-from obframe_plugins._websocket import LIBRARIES, is_installed
+from obframe_plugins._venue import check_transport, check_url, find_proxy
 
 MOST_STREAMS = 1024
 """Streams that Binance allows on one connection."""
@@ -112,17 +109,12 @@ class BinanceSettings:
         found = [
             f"{name} is {getattr(self, name)!r}; {mend}"
             for name, schemes in (("rest_url", ("http", "https")), ("ws_url", ("ws", "wss")))
-            if (mend := _check_url(getattr(self, name), schemes))
+            if (mend := check_url(getattr(self, name), schemes))
         ]
-        if self.proxy not in ("", "none") and (mend := _check_url(self.proxy, ("http",))):
+        if self.proxy not in ("", "none") and (mend := check_url(self.proxy, ("http",))):
             found.append(f"proxy is {self.proxy!r}; {mend}, or 'none'")
-        if self.transport not in ("auto", *LIBRARIES):
-            found.append(f"transport is {self.transport!r}; use auto, {' or '.join(LIBRARIES)}")
-        elif self.transport != "auto" and not is_installed(self.transport):
-            found.append(
-                f"transport is {self.transport!r}, which is not installed; "
-                "pip install 'obframe[fast]', or use 'auto'"
-            )
+        if mend := check_transport(self.transport):
+            found.append(mend)
         for item in dataclasses.fields(self):
             value = getattr(self, item.name)
             if isinstance(item.default, float) and not (0 < value < math.inf):
@@ -154,6 +146,11 @@ class BinanceSettings:
                     f"request) to {most} (what the venue allows), or 0"
                 )
         return found
+
+    @property
+    def section(self) -> str:
+        """Name of this section."""
+        return "binance"
 
     @property
     def futures(self) -> bool:
@@ -202,37 +199,4 @@ class BinanceSettings:
 
     def proxy_for(self, url: str) -> str | None:
         """Return the proxy to reach ``url`` by. This machine is always reached directly."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        if self.proxy == "none" or _is_loopback(host):
-            return None
-        if self.proxy:
-            return self.proxy
-        if urllib.request.proxy_bypass(host):
-            return None
-        secure = parts.scheme in ("https", "wss")
-        proxies = urllib.request.getproxies()
-        return proxies.get("https" if secure else "http") or proxies.get("all")
-
-
-def _check_url(url: str, schemes: tuple[str, ...]) -> str:
-    if not url:
-        return ""
-    wanted = " or ".join(f"{scheme}://host" for scheme in schemes)
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        return f"use {wanted}"
-    return f"use {wanted} without '?' or '#'" if parts.query or parts.fragment else ""
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return find_proxy(self.proxy, url)

@@ -11,7 +11,7 @@ from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_handover import Handover
 from obframe_plugins._binance_plan import Tuning
 from obframe_plugins._binance_stream import Connection
-from obframe_plugins._binance_wire import StreamLost
+from obframe_plugins._venue import StreamLost
 
 
 def _discard(update: DepthUpdate) -> None:

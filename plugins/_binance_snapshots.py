@@ -13,8 +13,9 @@ from obframe import (
     StreamEvent,
     parse_depth_snapshot,
 )
-from obframe_plugins._binance_context import Context, logger, supervise
+from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_rest import NO_SUCH_SYMBOL, RestClient, RestError
+from obframe_plugins._venue import supervise
 
 _LONG_QUEUE = 10.0
 
@@ -54,6 +55,7 @@ class Snapshots:
                 f"the snapshot of {symbol}",
                 lambda: self._deliver(instrument),
                 self._context.new_backoff(),
+                logger=logger,
             )
         )
         if self._reporter is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from obframe import (
     CapacityError,
@@ -19,15 +19,8 @@ from obframe import (
 from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_control import Stream, Subscriptions
 from obframe_plugins._binance_plan import Tuning
-from obframe_plugins._binance_wire import (
-    Reply,
-    Shutdown,
-    StreamLost,
-    clip,
-    describe_close,
-    describe_failure,
-    read_notice,
-)
+from obframe_plugins._binance_wire import Reply, Shutdown, read_notice
+from obframe_plugins._venue import StreamLost, clip, describe_close, describe_failure, race
 from obframe_plugins._websocket import Closed, Options, Socket
 
 _CLOSE_TIMEOUT = 1.0
@@ -300,18 +293,3 @@ class Connection:
                     limit,
                 )
                 self._control.renew(stream.name)
-
-
-async def race(*coroutines: Coroutine[Any, Any, NoReturn]) -> NoReturn:
-    """Run all until the first one fails, cancel the others, and raise what that one raised."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    raise RuntimeError("a part of a connection ended without saying why")

@@ -12,7 +12,7 @@ import msgspec
 from obframe import Instrument
 from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_rest import RestClient, RestError
-from obframe_plugins._binance_wire import clip
+from obframe_plugins._venue import clip
 
 _MOST_QUERY_BYTES = 4000
 _FULL_LIST_PATIENCE = 6

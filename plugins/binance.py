@@ -17,13 +17,14 @@ from contextlib import asynccontextmanager
 import aiohttp
 
 from obframe import Emit, Feed, GapReason, Instrument, Provider, StreamEvent, hookimpl
-from obframe_plugins._binance_context import Context, Counters, logger, supervise
-from obframe_plugins._binance_plan import RollingLimit
+from obframe_plugins._binance_context import Context, Counters, logger
 from obframe_plugins._binance_rest import RestClient
 from obframe_plugins._binance_settings import BinanceSettings
 from obframe_plugins._binance_shard import Shard
 from obframe_plugins._binance_snapshots import Snapshots
 from obframe_plugins._binance_symbols import Standing, SymbolWatch
+from obframe_plugins._pacing import RollingLimit
+from obframe_plugins._venue import supervise
 from obframe_plugins._websocket import choose
 
 __all__ = ["BinanceFeed", "BinanceSettings", "obframe_feeds"]
@@ -109,7 +110,7 @@ class _Run:
 
     def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
         self._context = context
-        self._rest = RestClient(context, session)
+        self._rest = RestClient(context.settings, context.counters, session)
         self._symbols = SymbolWatch(context, self._rest, self._moved)
         self.snapshots = Snapshots(context, self._rest, self._symbols.mark_unknown)
         self._rest.on_pause = self.snapshots.pause
@@ -119,7 +120,7 @@ class _Run:
     async def serve(self) -> None:
         """Run until cancelled."""
         backoff = self._context.new_backoff()
-        await supervise("the look-up of symbols", self._symbols.run, backoff)
+        await supervise("the look-up of symbols", self._symbols.run, backoff, logger=logger)
 
     async def close(self) -> None:
         """End everything that runs, and wait for it."""
@@ -155,7 +156,11 @@ class _Run:
             self._assign(shard, left[:most])
             left = left[most:]
             work = supervise(
-                "a share of streams", shard.run, self._context.new_backoff(), shard.fail
+                "a share of streams",
+                shard.run,
+                self._context.new_backoff(),
+                shard.fail,
+                logger=logger,
             )
             self._shards[shard] = asyncio.create_task(work)
 

@@ -128,6 +128,11 @@ class RocksStorage(RowReads):
             self._open(undo)
             undo.pop_all()
 
+    @property
+    def state_directory(self) -> Path:
+        """Where files that belong with the rows may be kept."""
+        return self._layout.side
+
     @classmethod
     def open(cls, settings: RocksSettings) -> RocksStorage:
         """Open or create the store. Blocks.

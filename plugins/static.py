@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from obframe import Instrument, Provider, SymbolError, SymbolSource, check_symbol, hookimpl
+from obframe import Instrument, Provider, SymbolError, SymbolSource, hookimpl
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,10 @@ class StaticSettings:
 
     symbols: tuple[str, ...] = field(
         default=("BTCUSDT", "ETHUSDT"),
-        metadata={"help": "What to record. `--symbols` and `PERSISTENT_SYMBOLS` set it too."},
+        metadata={
+            "help": "What to record, such as `BTCUSDT` or, with its venue, `kraken/BTC/USD`. "
+            "`--symbols` and `PERSISTENT_SYMBOLS` set it too."
+        },
     )
 
     def __post_init__(self) -> None:
@@ -36,7 +39,7 @@ def _problems(symbols: Sequence[str]) -> Iterator[str]:
         if count > 1:
             yield f"symbol {symbol!r} is given {count} times"
         try:
-            check_symbol(symbol)
+            Instrument.parse(symbol)
         except SymbolError as error:
             yield str(error)
 
@@ -45,7 +48,7 @@ class StaticSymbols:
     """Yields one set of instruments and ends."""
 
     def __init__(self, symbols: Sequence[str]) -> None:
-        self._instruments = frozenset(Instrument(symbol) for symbol in symbols)
+        self._instruments = frozenset(map(Instrument.parse, symbols))
 
     async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
         """Yield the set once."""

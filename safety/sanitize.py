@@ -1,4 +1,7 @@
-"""Runs the core's tests on a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+"""Runs the core's tests on builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+
+One build for each way the core has to read digits: side by side where the processor can, in words
+of 64 bits, and one by one. The same tests hold all three to the same reference.
 
 Exits with 0 when all tests passed; a finding aborts the run and shows where.
 """
@@ -8,6 +11,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from corebuild import ROOT, build_copy, copy_environment
@@ -20,6 +25,12 @@ FLAGS = (
     "-fno-omit-frame-pointer",
     "-O1",
 )
+BUILDS: dict[str, Sequence[str]] = {
+    "sanitize": (),
+    "sanitize-words": ("-DOBFRAME_NO_SIMD",),
+    "sanitize-portable": ("-DOBFRAME_PORTABLE",),
+}
+PYTHON = [sys.executable, "-P"]
 TESTS = (*sorted((ROOT / "tests/unit").glob("test_core_*.py")), ROOT / "tests/properties")
 CAPTURES = ROOT / "tests/properties/test_captures.py"
 # An over-read is only seen when Python's objects come from malloc.
@@ -51,32 +62,43 @@ def sanitized_environment(folder: Path) -> dict[str, str]:
     return {**copy_environment(folder), **OPTIONS, "LD_PRELOAD": find_runtimes()}
 
 
-def main(arguments: list[str]) -> int:
-    """Build, check that the build is what gets imported, and run the tests on it."""
-    folder = build_copy(ROOT / "build/sanitize", FLAGS)
+def build(name: str, flags: Sequence[str]) -> dict[str, str]:
+    """Build a copy, and return the environment in which Python imports it."""
+    folder = build_copy(ROOT / "build" / name, [*FLAGS, *flags])
     environment = sanitized_environment(folder)
-    python = [sys.executable, "-P"]
     where = "import obframe._core; print(obframe._core.__file__)"
-    imported = subprocess.check_output([*python, "-c", where], env=environment, text=True).strip()
+    imported = subprocess.check_output([*PYTHON, "-c", where], env=environment, text=True).strip()
     if not Path(imported).is_relative_to(folder):
         sys.exit(f"the sanitized core is not the one imported: {imported}")
-    options = ["--hypothesis-profile", "short", "-p", "no:cacheprovider", "--timeout", "900"]
-    command = [*python, "-m", "pytest", "-q", *options]
-    # The captures in a process of their own: they take half of the time.
-    halves = [
-        subprocess.Popen(
-            [*command, *map(str, tests), *arguments],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for tests in ([*TESTS, f"--ignore={CAPTURES}"], [CAPTURES])
-    ]
-    for half in halves:
-        sys.stdout.write(half.communicate()[0])
-    return max(abs(half.returncode) for half in halves)
+    return environment
+
+
+def main(arguments: list[str]) -> int:
+    """Build, check that each build is what gets imported, and run the tests on it."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        environments = dict(zip(BUILDS, pool.map(build, BUILDS, BUILDS.values()), strict=True))
+        # The captures in a process of their own: they take half of the time.
+        runs: list[tuple[str, list[Path]]] = [("sanitize", [CAPTURES])]
+        runs += [(name, [*TESTS, Path(f"--ignore={CAPTURES}")]) for name in BUILDS]
+
+        def run(name: str, tests: list[Path]) -> subprocess.CompletedProcess[str]:
+            options = ["--hypothesis-profile", "short", "-p", "no:cacheprovider"]
+            command = [*PYTHON, "-m", "pytest", "-q", *options, "--timeout", "900"]
+            return subprocess.run(
+                [*command, *map(str, tests), *arguments],
+                cwd=ROOT,
+                env=environments[name],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+
+        worst = 0
+        for (name, _), result in zip(runs, pool.map(lambda each: run(*each), runs), strict=True):
+            sys.stdout.write(f"{name}:\n{result.stdout}")
+            worst = max(worst, abs(result.returncode))
+    return worst
 
 
 if __name__ == "__main__":

@@ -48,11 +48,11 @@ class Plan:
     """
 
     messages: int = 2_000
-    chunk: int = 100
-    passes: int = 3
-    row_passes: int = 1
+    chunk: int = 200
+    passes: int = 4
+    row_passes: int = 2
     books: int = 150
-    rounds: int = 40
+    rounds: int = 60
 
 
 QUICK = Plan(messages=120, chunk=30, passes=1, row_passes=1, books=20, rounds=6)

@@ -111,8 +111,8 @@ def _receive(messages: Iterable[bytes]) -> None:
 
 
 def _warm_up(work: Callable[[bytes], Any], messages: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Do a fifth of a chunk, for caches that another process had; return what is to be timed."""
-    warm = len(messages) // 5
+    """Do half of a chunk, for caches that another process had; return what is to be timed."""
+    warm = len(messages) // 2
     for message in messages[:warm]:
         work(message)
     _receive(messages[warm:])

@@ -24,7 +24,7 @@ from obframe.commands.session import Choice
 from obframe.errors import ConfigError, ObframeError, Problem, StorageError, SymbolError
 from obframe.protocols import Storage
 from obframe.query import Coverage, coverage
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Instrument
 from obframe.vetting import STORAGE
 
 _START_TIMEOUT = 20.0
@@ -75,7 +75,8 @@ def _problems(symbols: Sequence[str]) -> Iterator[str]:
         if count > 1:
             yield f"symbol {symbol!r} is given {count} times"
         try:
-            check_symbol(symbol)
+            if Instrument.parse(symbol).venue:
+                yield f"symbol {symbol!r} names a venue: the demo simulates one, without a name"
         except SymbolError as error:
             yield str(error)
 

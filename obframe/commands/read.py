@@ -12,10 +12,11 @@ from typing import Any
 
 from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
+from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
 from obframe.query import Row, check_stored, latest, rows, start_of_last
 from obframe.times import check_range, parse_time
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, check_symbol
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Instrument
 from obframe.vetting import STORAGE
 
 
@@ -53,7 +54,7 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     Raises:
         ObframeError: The window, the symbol or the storage is not as it should be.
     """
-    check_symbol(symbol)
+    Instrument.parse(symbol)
     with choice.load([STORAGE]).read() as storage:
         check_stored(storage, symbol)
         start, end = resolve(storage, symbol, window)
@@ -172,18 +173,7 @@ def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: Ta
 
 
 _TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels", "trust")
-_FLAT = (
-    "symbol",
-    "timestamp",
-    "update_id",
-    "trust",
-    *(
-        f"{side}{level}_{field}"
-        for side in ("bid", "ask")
-        for level in range(1, SNAPSHOT_DEPTH + 1)
-        for field in ("price", "quantity")
-    ),
-)
+_FLAT = (*SNAPSHOT_COLUMNS, "trust")
 
 
 def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
@@ -197,12 +187,7 @@ def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
 
 def _flat_cells(row: Row) -> list[object]:
     assert row.snapshot is not None
-    cells: list[object] = [row.symbol, row.timestamp, row.snapshot.update_id, str(row.trust)]
-    for side in (row.snapshot.bids, row.snapshot.asks):
-        for level in side[:SNAPSHOT_DEPTH]:
-            cells += level
-        cells += [""] * 2 * (SNAPSHOT_DEPTH - len(side))
-    return cells
+    return [*snapshot_to_cells(row.snapshot), str(row.trust)]
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -256,7 +241,7 @@ def symbols(choice: Choice, output: Format) -> int:
 
 def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
     """Print the gaps that touch a window, all of them by default."""
-    check_symbol(symbol)
+    Instrument.parse(symbol)
     now = time.time()
     start = MIN_TIMESTAMP if window.start is None else parse_time(window.start, now)
     end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)

@@ -28,6 +28,7 @@ from obframe.testing.exchange_options import ExchangeOptions
 from obframe.testing.exchange_rest import Rest, Weights
 from obframe.testing.exchange_simulation import SimulationSource
 from obframe.testing.exchange_socket import Connection, frame
+from obframe.testing.exchange_ticker import Volumes
 
 __all__ = ["FAULTS", "Exchange", "ExchangeOptions", "ExchangeStats", "Fired", "serve"]
 
@@ -62,6 +63,7 @@ class Exchange:
         ws_url: Such as ``ws://127.0.0.1:40123``.
         journal: What truly happened, when ``options.record`` is set.
         finished: Set when the captures have come to their end.
+        volumes: What was traded of each symbol in 24 hours, as ``ticker/24hr`` tells it.
 
     Raises:
         ValueError: Captures or the journal's directory cannot be used, or a fault names a symbol
@@ -76,6 +78,7 @@ class Exchange:
         self.faults = FaultPlan()
         self.source = make_source(options)
         self.market = self.source.market
+        self.volumes = Volumes(self.source.listings)
         for text in options.faults:
             self.inject(text)
         self.journal = Journal(options.record) if options.record else None
@@ -93,6 +96,7 @@ class Exchange:
         )
         app = web.Application()
         app.add_routes([*Rest(self, weights).routes(), *self._sockets.routes()])
+        app.add_routes(self.volumes.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:

@@ -105,7 +105,7 @@ async def test_row_56_what_is_no_feed_event_is_refused_at_the_boundary(
 async def test_row_56_a_feed_that_dies_is_started_anew_and_says_why(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("obframe.books._RESTART_FIRST", 0.001)
+    monkeypatch.setattr("obframe.feeds._RESTART_FIRST", 0.001)
     async with managed(BTC) as (feed, manager, changes):
         bring_live(feed, "BTCUSDT")
         feed.fail(RuntimeError("the venue spoke in tongues"))
@@ -184,7 +184,7 @@ async def test_row_31_a_feed_started_anew_has_to_say_again_what_is_halted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A new run of a feed knows nothing of the old one's words: it would never say TRADING."""
-    monkeypatch.setattr("obframe.books._RESTART_FIRST", 0.001)
+    monkeypatch.setattr("obframe.feeds._RESTART_FIRST", 0.001)
     async with managed(BTC) as (feed, manager, _):
         bring_live(feed, "BTCUSDT")
         feed.say(StreamEvent.HALTED, "BTCUSDT", reason=GapReason.HALTED)
@@ -213,7 +213,7 @@ class StubbornFeed(ScriptedFeed):
 async def test_row_56_a_request_that_raises_is_asked_again_and_touches_no_other_book(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("obframe.books._REQUEST_AGAIN", 0.001)
+    monkeypatch.setattr("obframe.feeds._ASK_AGAIN", 0.001)
     feed = StubbornFeed()
     manager = BookManager(feed)
     manager.subscribe(BTC, ETH)

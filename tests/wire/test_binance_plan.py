@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obframe_plugins._binance_plan import MOST_COMMAND_BYTES, Backoff, RollingLimit, Tuning, fit
+from obframe_plugins._binance_plan import MOST_COMMAND_BYTES, Tuning, fit
+from obframe_plugins._pacing import Backoff, RollingLimit
 
 COSTS = st.lists(st.tuples(st.integers(1, 10), st.floats(0, 5)), min_size=1, max_size=60)
 

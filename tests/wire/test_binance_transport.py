@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.server import serve
 
 from obframe import GapReason, StreamEvent
-from obframe_plugins import _binance_settings, _websocket
+from obframe_plugins import _venue, _websocket
 from obframe_plugins.binance import BinanceSettings
 
 SUBSCRIBED, DISCONNECTED = StreamEvent.SUBSCRIBED, StreamEvent.DISCONNECTED
@@ -174,7 +174,7 @@ async def test_certificates_are_checked(
 def test_a_library_that_is_not_installed_is_named_with_the_mend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_binance_settings, "is_installed", lambda name: name == "websockets")
+    monkeypatch.setattr(_venue, "is_installed", lambda name: name == "websockets")
     with pytest.raises(ValueError, match=r"'picows', which is not installed.*obframe\[fast\]"):
         BinanceSettings(transport="picows")
     monkeypatch.setattr(_websocket, "is_installed", lambda name: name == "websockets")

@@ -1,0 +1,194 @@
+"""What keeps a venue's connections alive, whichever venue: limits, back-off, and orderly ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Collection, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from obframe import Emit, FeedStatus, GapReason, Instrument, StreamEvent
+from obframe_plugins._pacing import Backoff, RollingLimit
+from obframe_plugins._venue import LinkSettings, StreamLost
+from obframe_plugins._websocket import Open
+
+_KINDS_LOGGED = 100
+
+
+class BackoffSettings(LinkSettings, Protocol):
+    """The settings about trying again. Times in seconds."""
+
+    @property
+    def backoff_max(self) -> float:
+        """Upper bound of the delay between two attempts."""
+        ...
+
+    @property
+    def stable_after(self) -> float:
+        """Of good data until earlier failures are forgotten."""
+        ...
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """What happened so far on the connections of one feed."""
+
+    messages: int = 0
+    bytes: int = 0
+    malformed: int = 0
+    invalid: int = 0
+    capacity: int = 0
+    unsubscribed: int = 0
+    unknown_events: int = 0
+    connections: int = 0
+    reconnects: int = 0
+    silences: int = 0
+    refused: int = 0
+    resubscribed: int = 0
+
+
+class LinkContext:
+    """One run of a feed: where events go, and when connections may be opened.
+
+    Args:
+        settings: The feed's.
+        counters: The feed's; they outlive a run.
+        connections: Limits new connections; outlives a run.
+        rng: Source of all jitter.
+        emit: Where events go.
+        open_socket: Opens websocket connections.
+        logger: The feed's.
+    """
+
+    def __init__(
+        self,
+        settings: BackoffSettings,
+        counters: LinkCounters,
+        connections: RollingLimit,
+        rng: random.Random,
+        emit: Emit,
+        open_socket: Open,
+        logger: logging.Logger,
+    ) -> None:
+        self.rng = rng
+        self.emit = emit
+        self.open_socket = open_socket
+        self._link_settings = settings
+        self._link_counters = counters
+        self._logger = logger
+        self._connections = connections
+        self._connections_held_until = 0.0
+        self._logged_kinds: set[str] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
+
+    def tell(
+        self,
+        event: StreamEvent,
+        instruments: Collection[Instrument],
+        reason: GapReason | None = None,
+        detail: str = "",
+    ) -> None:
+        """Emit a status of the streams of these instruments, if there are any."""
+        if instruments:
+            self.emit(FeedStatus(event, frozenset(instruments), reason, detail))
+
+    def finish(self, ending: Coroutine[Any, Any, Any] | asyncio.Task[Any]) -> None:
+        """Let something come to its end in the background; ``drain`` waits for it."""
+        task = asyncio.ensure_future(ending)
+        self._ending.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._logger.debug("an ending failed", exc_info=error)
+
+    async def drain(self) -> None:
+        """Wait until everything given to ``finish`` has ended."""
+        while self._ending:
+            await asyncio.wait(set(self._ending))
+
+    def new_backoff(self) -> Backoff:
+        """Return delays that have seen no failure yet."""
+        return Backoff(self._link_settings.backoff_max, self.rng)
+
+    def hold_connections(self, seconds: float) -> None:
+        """Open no connection for a while: the venue turned this address away."""
+        until = asyncio.get_running_loop().time() + seconds
+        self._connections_held_until = max(self._connections_held_until, until)
+
+    async def permit_connection(self) -> None:
+        """Wait until the venue's limit on new connections leaves room for one, and take it."""
+        loop = asyncio.get_running_loop()
+        told = False
+        while True:
+            now = loop.time()
+            held, full = self._connections_held_until - now, self._connections.delay(1, now)
+            if held <= 0 and full <= 0:
+                break
+            if full > 0 and not told:
+                told = True
+                self._logger.warning(
+                    "%d connections were opened within %g s, the most the venue allows: "
+                    "waiting %.1f s",
+                    self._connections.limit,
+                    self._connections.period,
+                    full,
+                )
+            await asyncio.sleep(max(held, full))
+        self._connections.spend(1, loop.time())
+        self._link_counters.connections += 1
+
+    def log_unknown(self, kind: str) -> None:
+        """Log an event of unknown type, once for each type and not for ever more types."""
+        self._link_counters.unknown_events += 1
+        if kind not in self._logged_kinds and len(self._logged_kinds) < _KINDS_LOGGED:
+            self._logged_kinds.add(kind)
+            self._logger.info("events of type %s are ignored", kind)
+
+
+class Turns:
+    """When the next connection of one share of streams may be opened, after the one before it.
+
+    Args:
+        context: The feed's run.
+        settings: The feed's.
+        logger: The feed's.
+    """
+
+    def __init__(
+        self, context: LinkContext, settings: BackoffSettings, logger: logging.Logger
+    ) -> None:
+        self.lost: StreamLost | None = None
+        self._context = context
+        self._stable_after = settings.stable_after
+        self._logger = logger
+        self._counters = context._link_counters
+        self._backoff = context.new_backoff()
+
+    async def wait(self, instruments: Collection[Instrument]) -> None:
+        """Wait as long as it takes; tell meanwhile that these instruments' stream is opened."""
+        lost = self.lost
+        reason, detail = GapReason.CONNECTING, ""
+        if lost is not None:
+            self._counters.reconnects += 1
+            delay = max(self._backoff.next(), lost.retry_after)
+            self._logger.warning(
+                "a connection of %d streams is lost: %s; next try in %.1f s",
+                len(instruments),
+                lost,
+                delay,
+            )
+            await asyncio.sleep(delay)
+            reason, detail = lost.reason, str(lost)
+        self._context.tell(StreamEvent.CONNECTING, instruments, reason, detail)
+        await self._context.permit_connection()
+
+    def end(self, lost: StreamLost, good_seconds: float) -> None:
+        """Note why a connection ended, and for how long good data had come over it."""
+        self.lost = lost
+        self._context.hold_connections(lost.retry_after)
+        if good_seconds >= self._stable_after:
+            self._backoff.reset()
