@@ -51,17 +51,24 @@ from obframe.layout import (
     snapshot_to_json,
 )
 from obframe.protocols import (
+    Backup,
     BatchScan,
     EditableSymbolSource,
     Emit,
     Feed,
     FeedEvent,
+    Maintenance,
+    Measurable,
     Provider,
+    Repaired,
     Sink,
     Storage,
     SymbolSource,
+    Tell,
+    Usage,
 )
-from obframe.settings import Duration
+from obframe.query import Span, subtract
+from obframe.settings import Duration, Size
 from obframe.trust import Trust
 from obframe.types import (
     MAX_TIMESTAMP,
@@ -103,6 +110,7 @@ __all__ = [
     "MIN_TIMESTAMP",
     "SNAPSHOT_COLUMNS",
     "SNAPSHOT_DEPTH",
+    "Backup",
     "BatchScan",
     "BookState",
     "CapacityError",
@@ -124,9 +132,11 @@ __all__ = [
     "Instrument",
     "InvalidEvent",
     "Level",
+    "Maintenance",
     "MalformedMessage",
     "Mark",
     "MarkKind",
+    "Measurable",
     "MessageError",
     "MissingExtra",
     "ObframeError",
@@ -137,11 +147,14 @@ __all__ = [
     "QueryError",
     "Reader",
     "Record",
+    "Repaired",
     "Row",
     "RowBatch",
     "RunInfo",
     "Sink",
+    "Size",
     "Snapshot",
+    "Span",
     "StateChange",
     "Storage",
     "StorageError",
@@ -152,8 +165,10 @@ __all__ = [
     "StreamEvent",
     "SymbolError",
     "SymbolSource",
+    "Tell",
     "Trust",
     "UnknownSymbol",
+    "Usage",
     "Window",
     "__version__",
     "check_symbol",
@@ -165,6 +180,7 @@ __all__ = [
     "snapshot_id",
     "snapshot_to_cells",
     "snapshot_to_json",
+    "subtract",
 ]
 
 

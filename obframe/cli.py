@@ -64,6 +64,9 @@ StorageName = Annotated[
 ]
 Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
 SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT or kraken/BTC/USD.")]
+Symbols = Annotated[
+    list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all that are stored.")
+]
 _TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
 Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
 End = Annotated[
@@ -296,6 +299,121 @@ def gaps(
 
     choice = _choice(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
+
+
+@app.command()
+def stats(
+    symbols: Symbols = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Print how much is stored of each symbol, how fast it grows and when the disk is full."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.stats(choice, symbols or (), Format(output)))
+
+
+@app.command()
+def verify(
+    symbols: Symbols = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Look at every stored row and at the ledger of gaps; exit with 1 when data are wrong."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.verify(choice, symbols or (), start, end, Format(output)))
+
+
+@app.command()
+def retention(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show it; works while a recorder runs.")
+    ] = False,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Delete what retention no longer keeps. A recorder does so by itself."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.retention(choice, dry_run, Format(output)))
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where backups are kept; made if need be.")],
+    keep: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Remove all but the newest N; 0: keep all.")
+    ] = 0,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="List the backups that are there, take none.")
+    ] = False,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Back the storage up, while a recorder may be writing it; copies only what is new."""
+    from obframe.commands import keep as keeping
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    if only_list:
+        raise typer.Exit(keeping.backups(choice, folder, Format(output)))
+    raise typer.Exit(keeping.backup(choice, folder, keep, Format(output)))
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Where the backups are.")],
+    name: Annotated[str | None, typer.Option("--name", help="Which; default: the newest.")] = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Put a backup where the settings say the storage is, and nothing is yet."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.restore(choice, folder, name, Format(output)))
+
+
+@app.command()
+def repair(
+    target: Annotated[str, typer.Argument(help="Path of the new storage; nothing is there yet.")],
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Save what can be read of a damaged storage into a new one; exit with 1 when rows are lost."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.repair(choice, target, Format(output)))
 
 
 app.add_typer(cli_plugins.app)

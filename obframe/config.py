@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from obframe.errors import ConfigError, Problem
-from obframe.settings import CORE_SECTIONS, Duration, Settings, is_list, type_text
+from obframe.settings import CORE_SECTIONS, Duration, Settings, Size, is_list, type_text
 
 DEFAULT_FILE = "obframe.toml"
 ENVIRONMENT_PREFIX = "OBFRAME_"
@@ -30,6 +30,7 @@ _NOT_SETTINGS = frozenset(
     {
         "OBFRAME_CAPTURES",
         "OBFRAME_CFLAGS",
+        "OBFRAME_CORRUPTION_ROUNDS",
         "OBFRAME_CRASH_ROUNDS",
         "OBFRAME_LOAD_SECONDS",
         "OBFRAME_REQUIRE_CAPTURES",
@@ -255,9 +256,9 @@ def _convert(value: Any, annotation: Any, is_text: bool) -> Any:
 
 
 def _decode(kind: type[Any], value: Any) -> Any:
-    if kind is Duration:
+    if kind in (Duration, Size):
         try:
-            return Duration.parse(value)
+            return kind.parse(value)
         except ValueError as error:
             raise _OwnWords(str(error)) from error
     if kind is Path:

@@ -307,6 +307,17 @@ class StoredOutbox:
             self._name, first, last,
         )  # fmt: skip
 
+    def lose(self, symbol: str, first: int, before: int) -> None:
+        """Take note that rows of one symbol, from ``first`` on, were deleted; others go on."""
+        first, last = max(first, self._position + 1), min(before - 1, self._base)
+        if first <= last:
+            self._counters["lost_seconds"] += last - first + 1
+            logger.error(
+                "sink %s: retention deleted rows of %s from %d to %d before they could be "
+                "delivered; they are lost to it",
+                self._name, symbol, first, last,
+            )  # fmt: skip
+
     # -- the sink's side -------------------------------------------------------------------------
 
     async def next(self, rows: int) -> Batch | None:

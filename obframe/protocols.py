@@ -16,6 +16,7 @@ from collections.abc import (
 )
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from obframe._core import DepthSnapshot, DepthUpdate, Snapshot
@@ -168,6 +169,115 @@ class Storage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a storage takes up on the disk.
+
+    Attributes:
+        bytes: All of it, with logs, ledgers and what is deleted but not given back yet.
+        rows: About how many rows there are.
+        by_symbol: About how many of the bytes are each symbol's.
+        log_bytes: What of it holds rows a second time, to be safe.
+    """
+
+    bytes: int
+    rows: int
+    by_symbol: Mapping[str, int]
+    log_bytes: int = 0
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A storage that knows what it takes up: what ``retention.max_bytes`` needs. Optional."""
+
+    def usage(self) -> Usage:
+        """Return what the storage takes up now. Cheap: it does not read the rows."""
+        ...
+
+    def reclaim(self) -> None:
+        """Give the space of deleted rows back now, instead of by and by. May take long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup of a storage.
+
+    Attributes:
+        name: By which it is restored.
+        created: Unix second.
+        newest: Second of the newest row in it.
+        symbols: How many symbols have rows in it.
+        bytes: What it takes up, files shared with other backups counted.
+        copied: Bytes that were new, when it was just taken; else 0.
+    """
+
+    name: str
+    created: int
+    newest: int
+    symbols: int
+    bytes: int
+    copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was saved of a damaged storage, and what was not.
+
+    Attributes:
+        rows: Rows saved.
+        holes: Unreadable places that were stepped over.
+        foreign: Keys outside the format, left out.
+        lost: Runs of seconds that no row or gap tells of any more, recorded as ``damaged`` gaps.
+    """
+
+    rows: int
+    holes: int
+    foreign: int
+    lost: Sequence[Gap]
+
+
+Tell: TypeAlias = Callable[[int, int], None]
+"""Told again and again how much is done, and of how much; 0 for the latter when it is not known."""
+
+
+class Maintenance(Protocol):
+    """What can be done to a storage from outside. All of it blocks."""
+
+    def backup(self, folder: Path, tell: Tell) -> Backup:
+        """Add a backup of the storage as it is now, while it may be being written.
+
+        Raises:
+            StorageError: It cannot be read, or the folder cannot be written.
+        """
+        ...
+
+    def backups(self, folder: Path) -> list[Backup]:
+        """List the backups in a folder, oldest first."""
+        ...
+
+    def prune(self, folder: Path, keep: int) -> int:
+        """Remove all but the newest ``keep`` backups; return how many went."""
+        ...
+
+    def restore(self, folder: Path, name: str | None, tell: Tell) -> Backup:
+        """Put a backup, the newest by default, where the settings say and nothing is yet.
+
+        Raises:
+            StoreCorrupt: The backup is damaged; nothing is left behind.
+            StorageError: Something is there already, or there is no such backup.
+        """
+        ...
+
+    def repair(self, target: str, tell: Tell) -> Repaired:
+        """Save what can be read into a new storage at ``target``; the damaged one stays as it is.
+
+        Raises:
+            StorageError: The target exists, or nothing at all can be read.
+        """
+        ...
+
+
 @runtime_checkable
 class BatchScan(Protocol):
     """What a ``Storage`` may offer besides, to be read faster: many rows a call, no object a row.
@@ -221,6 +331,7 @@ class Provider(Generic[T_co]):
             instance of ``settings``, returns a context manager around a ``Storage`` to read from.
             It blocks, creates nothing where there is no database, and sees every row acknowledged
             before a call; its methods that write raise ``StorageError``. None: not offered.
+        maintenance: For storages that offer it: called with an instance of ``settings``.
         backfill: For sinks: True asks for every stored row, at least once, in order, with a
             position that outlives the process; what could not be delivered is read back from the
             storage. False: live snapshots only, as they are sampled; the oldest are dropped, and
@@ -235,5 +346,6 @@ class Provider(Generic[T_co]):
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
+    maintenance: Callable[[Any], Maintenance] | None = None
     backfill: bool = False
     contract: str = ""

@@ -18,7 +18,8 @@ from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
-from obframe.protocols import Feed, Storage, SymbolSource
+from obframe.protocols import Feed, Measurable, Storage, SymbolSource
+from obframe.retention import plan_storage
 from obframe.settings import RecorderSettings, RetentionSettings
 from obframe.sinks import SinkPart
 from obframe.sync import BookSynchronizer
@@ -413,30 +414,53 @@ class Recorder:
     # -- beside the sampling ---------------------------------------------------------------------
 
     async def _retain(self, first_wanted: asyncio.Event) -> None:
-        max_age, interval = float(self._retention.max_age), float(self._retention.interval)
-        if not max_age:
+        settings = self._retention
+        if not (settings.max_age or settings.max_bytes or settings.overrides):
             return
         await first_wanted.wait()
+        if settings.max_bytes and not isinstance(self._storage, Measurable):
+            logger.error("retention.max_bytes is of no effect: this storage tells no sizes")
+        interval = float(settings.interval)
         while True:
             complete = False
             try:
-                complete = await self._delete_old(math.floor(self._clock.time() - max_age))
+                complete = await self._delete_old()
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)
             await asyncio.sleep(interval if complete else min(interval, _RETENTION_AGAIN))
 
-    async def _delete_old(self, before: int) -> bool:
-        """Delete what is older; return whether every symbol could have its turn."""
+    async def _delete_old(self) -> bool:
+        """Delete what is not kept any longer; return whether every symbol could have its turn."""
         complete = True
-        untold = await self._writer.call(self._telling.find_untold, before)
+        symbols = []
         for symbol in await self._writer.call(self._storage.symbols):
             sampled = self._sampled.get(symbol)
             if sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol)):
                 complete = False  # its newest row still has to tell where the time since then began
             else:
-                await self._writer.call(self._storage.delete_before, symbol, before)
-        self._telling.expire(untold, before)
+                symbols.append(symbol)
+        now = self._clock.time()
+        cuts = await self._writer.call(plan_storage, self._storage, symbols, self._retention, now)
+        # Before this second nothing is left of any symbol; after it, symbols go one by one.
+        line = 0 if self._retention.overrides else min((cut.before for cut in cuts), default=0)
+        untold = await self._writer.call(self._telling.find_untold, line)
+        for cut in cuts:
+            await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
+            if cut.seconds and cut.before > line:
+                self._telling.lose(cut.symbol, max(cut.before - cut.seconds, line), cut.before)
+        self._telling.expire(untold, line)
+        by_bytes = [cut for cut in cuts if cut.cause == "bytes"]
+        if by_bytes:
+            self._counters["retention_by_bytes"] += sum(cut.seconds for cut in by_bytes)
+            logger.warning(
+                "the storage nears retention.max_bytes (%s): deleted %d s of %s, to %d",
+                self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
+                name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
+            )  # fmt: skip
+            if isinstance(self._storage, Measurable):
+                # Not by the writer's thread: rows must not wait for files being rewritten.
+                await asyncio.to_thread(self._storage.reclaim)
         return complete
 
     async def _summarise(self) -> None:

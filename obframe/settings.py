@@ -61,6 +61,43 @@ def _parse_duration(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
+_BYTES = {"": 1} | {
+    unit: base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for unit, base in ((f"{prefix}B", 1000), (f"{prefix}iB", 1024))
+}
+_BYTES["B"] = 1
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+
+class Size(int):
+    """A number of bytes, written ``500000``, ``"50GB"`` or ``"1.5TiB"``."""
+
+    @classmethod
+    def parse(cls, value: object) -> Size:
+        """Read a size.
+
+        Args:
+            value: A number of bytes, or text: a number and B, KB, MB, GB, TB, KiB, MiB, GiB, TiB.
+
+        Raises:
+            ValueError: It is neither, or negative.
+        """
+        if isinstance(value, str):
+            match = _SIZE.fullmatch(value.strip())
+            if match is not None and match[2] in _BYTES:
+                return cls(float(match[1]) * _BYTES[match[2]])
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value)
+        raise ValueError(f"expected a size such as 500000, '50GB' or '1.5TiB', got {value!r}")
+
+    def __str__(self) -> str:
+        for unit in ("TB", "GB", "MB", "KB"):
+            if self and self % _BYTES[unit] == 0:
+                return f"{self // _BYTES[unit]}{unit}"
+        return str(int(self))
+
+
 @dataclass(frozen=True, slots=True)
 class RecorderSettings:
     """How the recorder samples, holds and stops. Times in seconds."""
@@ -139,16 +176,35 @@ class RecorderSettings:
 
 _MINUTE = Duration(60)
 _WEEK = Duration(7 * 86400)
+_LEAST_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """How long rows are kept."""
+    """How long rows are kept, and how much disk they may take.
+
+    Attributes:
+        ages: ``overrides``, read: patterns with the age that each gives.
+    """
 
     max_age: Duration = field(
         default=_WEEK,
         metadata={
             "help": "Rows, gaps and marks older than this are deleted; 0 keeps them for ever."
+        },
+    )
+    max_bytes: Size = field(
+        default=Size(0),
+        metadata={
+            "help": 'How much disk the storage may take, such as "50GB": the oldest rows of all '
+            "symbols go before it is reached; 0: no limit."
+        },
+    )
+    overrides: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": 'Other ages for some symbols, such as ["BTCUSDT=30d", "*BTC=1d"]; the first '
+            "that fits counts, 0 keeps for ever. `max_bytes` spares these symbols to the last."
         },
     )
     interval: Duration = field(
@@ -157,6 +213,25 @@ class RetentionSettings:
 
     def __post_init__(self) -> None:
         _more_than_zero(self, "interval")
+        if 0 < self.max_bytes < _LEAST_BYTES:
+            raise ValueError(
+                f"max_bytes must be 0 or at least {_LEAST_BYTES}, got {int(self.max_bytes)}: "
+                f"logs and files in the making need some of it"
+            )
+        _ = self.ages
+
+    @property
+    def ages(self) -> list[tuple[str, Duration]]:
+        found = []
+        for text in self.overrides:
+            pattern, equals, age = text.rpartition("=")
+            if not (equals and pattern.strip()):
+                raise ValueError(f"overrides: {text!r} is not of the form SYMBOL=AGE")
+            try:
+                found.append((pattern.strip(), Duration.parse(age)))
+            except ValueError as error:
+                raise ValueError(f"overrides: {text!r}: {error}") from None
+        return found
 
 
 def _at_least(least: int, settings: object, *names: str) -> None:
@@ -226,6 +301,8 @@ def _default_text(item: dataclasses.Field[Any]) -> str:
             return str(default).lower()
         case Duration():
             return f'"{default}"'
+        case Size():
+            return f'"{default}"' if default else "0"
         case tuple() | list() | frozenset():
             return "[" + ", ".join(f'"{each}"' for each in default) + "]"
         case int() | float():
@@ -247,8 +324,8 @@ def type_text(annotation: Any) -> str:
         return " or ".join(type_text(each) for each in arguments if each is not type(None))
     if is_list(annotation):
         return "list of " + type_text(arguments[0]) if arguments else "list"
-    names = {str: "text", Path: "path", Duration: "duration", int: "integer", float: "number"}
-    names[bool] = "true or false"
+    names: dict[Any, str] = {str: "text", Path: "path", Duration: "duration", Size: "size"}
+    names |= {int: "integer", float: "number", bool: "true or false"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -133,6 +133,11 @@ class Telling:
             if first is not None:
                 outbox.expire(first, before)
 
+    def lose(self, symbol: str, first: int, before: int) -> None:
+        """Count as lost what retention has deleted of one symbol before it was told."""
+        for outbox in self._stored:
+            outbox.lose(symbol, first, before)
+
     async def close(self, timeout: float) -> None:
         """Let each sink be told what waits and be closed, for so long."""
         for runner in self._runners:

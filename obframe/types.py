@@ -131,6 +131,7 @@ class GapReason(StrEnum):
     PROCESS_DOWN = "process_down"  # no recorder ran
     UNSUBSCRIBED = "unsubscribed"  # a recorder ran, but the symbol was not wanted
     INTERNAL = "internal"  # a fault of ours
+    DAMAGED = "damaged"  # was stored, and was lost with a damaged file
 
 
 _VENUES = frozenset(

@@ -19,6 +19,7 @@ from obframe import (
     RowBatch,
     StorageError,
     StoreCorrupt,
+    Usage,
     check_symbol,
 )
 from obframe_plugins._checks import clamp
@@ -26,6 +27,7 @@ from obframe_plugins._keys import Strays, find_symbols, newest_row, row_key
 from obframe_plugins._layout import Layout, ReaderClaim
 from obframe_plugins._ledger import Ledger, NoLedger
 from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
+from obframe_plugins._usage import reckon_usage
 
 log = logging.getLogger("obframe.rocksdb")
 
@@ -135,6 +137,14 @@ class RowReads:
         self._warn_of(holding.strays)
         return list(holding.symbols)
 
+    def usage(self) -> Usage:
+        """Return what the store takes up now; the share of each symbol is an estimate."""
+
+        def reckon(database: RowDatabase) -> Usage:
+            return reckon_usage(self._layout, database)
+
+        return self.read(reckon)
+
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
         """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
         return self._ledger.gaps(symbol, clamp(start), clamp(end)) if start <= end else []
@@ -188,6 +198,10 @@ class ReadOnly(RowReads):
         self._refuse()
 
     def delete_before(self, symbol: str, timestamp: int) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def reclaim(self) -> None:
         """Raise ``StorageError``: this storage is for reading."""
         self._refuse()
 

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rocksdict import (
@@ -53,7 +54,7 @@ class HandleClosed(Exception):
 
 def salvage_command(path: str) -> str:
     """Return the command that saves what can be read of a damaged database into a new one."""
-    return f"python -m obframe_plugins.salvage {path} {path}-saved"
+    return f"obframe repair {path}-saved --set rocksdb.path={path}"
 
 
 _LOCKED = re.compile(r"lock hold by current process|While lock file|lock file", re.IGNORECASE)
@@ -129,6 +130,23 @@ def _read_options(upper: bytes | None = None) -> ReadOptions:
     if upper is not None:
         options.set_iterate_upper_bound(upper)
     return options
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file of rows.
+
+    Attributes:
+        size: Its bytes.
+        first: Its first key.
+        last: Its last key.
+        rows: Keys in it, those that hide others as deleted not counted.
+    """
+
+    size: int
+    first: bytes
+    last: bytes
+    rows: int
 
 
 class Cursor:
@@ -389,6 +407,24 @@ class RowDatabase:
                 f"{self._path}: the files changed all the while they were read; try again",
                 self._path,
             )
+
+    def files(self) -> list[RowFile]:
+        """List the files of rows that count now; what is in memory only is in none."""
+        with self._using() as handle:
+            return [
+                RowFile(
+                    file["size"],
+                    bytes(file["start_key"] or b""),
+                    bytes(file["end_key"] or b""),
+                    file["num_entries"] - file["num_deletions"],
+                )
+                for file in handle.live_files()
+            ]
+
+    def compact_range(self, begin: bytes, end: bytes) -> None:
+        """Rewrite what lies in ``begin <= key <= end``, without what is deleted of it."""
+        with self._using() as handle:
+            handle.compact_range(begin, end)
 
     def flush(self) -> None:
         """Write what is in memory to a file."""

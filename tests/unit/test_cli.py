@@ -78,6 +78,7 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "trust": [],
         "bids": [["100.50", "1.5"]],
         "asks": [["100.60", "2.0"]],
+        "trust": [],
     }
     assert [row["timestamp"] for row in rows] == [FIRST + 2, FIRST + 3, FIRST + 4]
     whole = stored.run("query", "AAA", *window, "--format", "json")
@@ -93,7 +94,8 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "2.0",
         "",
     )
-    assert len(row) == 4 + 80
+    assert len(row) == 3 + 80 + 1
+    assert row["trust"] == "live"
 
 
 def test_query_takes_iso_times_and_shows_the_last_minute_by_default(stored: CommandLine) -> None:
