@@ -78,7 +78,6 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "trust": [],
         "bids": [["100.50", "1.5"]],
         "asks": [["100.60", "2.0"]],
-        "trust": [],
     }
     assert [row["timestamp"] for row in rows] == [FIRST + 2, FIRST + 3, FIRST + 4]
     whole = stored.run("query", "AAA", *window, "--format", "json")
