@@ -267,7 +267,7 @@ for _command in cli_storage.COMMANDS:
 app.add_typer(cli_plugins.app)
 
 
-@app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")
+@app.command(short_help="Serve a venue's wire on this machine, with faults on demand.")
 def exchange(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
@@ -295,6 +295,9 @@ def exchange(
             "for loads of thousands of symbols.",
         ),
     ] = 0,
+    venue: Annotated[
+        Literal["binance", "kraken"], typer.Option(help="Whose wire; kraken is simulated only.")
+    ] = "binance",
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
     ] = "",
@@ -318,12 +321,12 @@ def exchange(
     ] = None,
     output: Annotated[FormatName, typer.Option("--format", help="How to tell the URLs.")] = "table",
 ) -> None:
-    """Serve Binance's wire on this machine: from captures or simulated, with faults on demand."""
-    from obframe.commands import venue
+    """Serve a venue's wire on this machine: from captures or simulated, with faults on demand."""
+    from obframe.commands import venue as served
     from obframe.commands.output import Format
 
     if list_faults:
-        raise typer.Exit(venue.list_faults(Format(output)))
+        raise typer.Exit(served.list_faults(Format(output)))
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     values = {
         "captures": tuple(capture or ()) + tuple(files or ()),
@@ -334,6 +337,7 @@ def exchange(
         "rate": rate,
         "levels": levels,
         "loop": loop,
+        "venue": venue,
         "market": market,
         "weight_limit": weight_limit,
         "tls": tls,
@@ -342,7 +346,7 @@ def exchange(
         "faults": tuple(fault or ()),
         "record": record,
     }
-    raise typer.Exit(venue.exchange(values, Format(output)))
+    raise typer.Exit(served.exchange(values, Format(output)))
 
 
 @app.command()

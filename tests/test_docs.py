@@ -164,6 +164,17 @@ def start_and_stop(
         assert process.returncode == 0, errors
 
 
+def read_and_stop(command_line: CommandLine, line: str) -> None:
+    """Run a command that goes on for ever until it prints, then end it as Ctrl-C does."""
+    _, *arguments = shlex.split(line)
+    with command_line.start(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), line
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
@@ -190,6 +201,9 @@ def test_the_commands_of_the_page_run(
                 continue  # test_the_exchange_page_runs does
             if line.startswith("obframe run") and "--duration" not in line:
                 start_and_stop(command_line, line, stored, eventually)
+                continue
+            if "--follow" in line:
+                read_and_stop(command_line, line)
                 continue
             _, *arguments = shlex.split(line)
             result = command_line.run(*arguments)
@@ -231,6 +245,37 @@ def test_the_symbols_page_runs(command_line: CommandLine) -> None:
         check=False,
     )
     assert done.stdout == "['BTCUSDT', 'ETHUSDT', 'SOLUSDT']\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_venues_page_runs(
+    command_line: CommandLine, eventually: Eventually, unused_port: int
+) -> None:
+    """Its commands in order, with a Binance and a Kraken on loopback."""
+    lines = [line.replace("9100", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
+    several, query, gaps, alone, exchange, run = lines
+    place = "--set=rocksdb.path=alone"
+    with (
+        command_line.venue("--symbols", "BTCUSDT") as urls,
+        command_line.start(*shlex.split(exchange)[1:]) as kraken,
+    ):
+        assert kraken.stdout is not None
+        printed = [kraken.stdout.readline().strip() for _ in range(3)]
+        assert printed[2].startswith("obframe run --plugins rocksdb,kraken"), printed
+        url = f"--set=kraken.ws_url=ws://127.0.0.1:{unused_port}/v2"
+        result = command_line.run(*shlex.split(several)[1:], *urls, url, "--duration", "5")
+        assert result.returncode == 0, result.stderr
+        for line in (query, gaps):
+            result = command_line.run(*shlex.split(line)[1:])
+            assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTCUSDT", "kraken/BTC/USD"}
+        result = command_line.run(*shlex.split(alone)[1:], place, url, "--duration", "4")
+        assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTC/USD", "ETH/USD"}
+        result = command_line.run(*shlex.split(run)[1:], "--set=rocksdb.path=last")
+        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow

@@ -34,6 +34,15 @@ except ImportError as error:
 """
 
 
+WITHOUT_PYTEST = """
+from obframe.testing import Exchange, FakeClock, ReferenceBook
+try:
+    from obframe.testing import StorageContract
+except ImportError as error:
+    print(error)
+"""
+
+
 def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
     result = subprocess.run(
         [str(part) for part in command],
