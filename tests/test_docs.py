@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, MarkKind
+from obframe import Gap, GapReason, MarkKind, snapshot_from_json, snapshot_to_json
 from obframe.config import load_settings
 from obframe.registry import load
 from obframe.vetting import SINK, check_protocol
@@ -295,6 +295,34 @@ def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> No
         )
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) >= 3
+
+
+@pytest.mark.slow
+def test_the_page_of_sinks_is_true(command_line: CommandLine) -> None:
+    page = ROOT / "docs" / "sinks.md"
+    (line,) = commands(page)
+    _, *arguments = shlex.split(line)
+    with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
+        result = command_line.run(*arguments, "--duration", "5", "--format", "json", *urls)
+    assert result.returncode == 0, result.stderr
+    (reader,) = blocks(page, "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", reader],
+        capture_output=True,
+        text=True,
+        cwd=command_line.folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == json.loads(result.stdout)["rows"] >= 4
+    (message,) = blocks(page, "json")
+    assert snapshot_to_json(snapshot_from_json(message.encode())) == message.encode().strip()
+    sources = [(ROOT / "obframe" / f"{name}.py").read_text() for name in ("outbox", "sinks")]
+    counted = set(re.findall(r'counters\["(\w+)"\]', "".join(sources)))
+    text = page.read_text(encoding="utf-8").partition("| counter |")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert told == {*counted, "lag_seconds"}
 
 
 @pytest.fixture
