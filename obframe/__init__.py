@@ -16,10 +16,12 @@ from obframe._core import (
     DepthSnapshot,
     DepthUpdate,
     Level,
+    Level2Event,
     OrderBook,
     Snapshot,
     parse_depth_snapshot,
     parse_depth_update,
+    parse_level2,
 )
 from obframe.errors import (
     CapacityError,
@@ -133,6 +135,7 @@ __all__ = [
     "Instrument",
     "InvalidEvent",
     "Level",
+    "Level2Event",
     "Maintenance",
     "MalformedMessage",
     "Mark",
@@ -178,6 +181,7 @@ __all__ = [
     "open",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "parse_level2",
     "snapshot_from_json",
     "snapshot_id",
     "snapshot_to_cells",

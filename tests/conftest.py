@@ -61,6 +61,18 @@ class CommandLine:
         }
         self.environ["COLUMNS"] = "200"
 
+    def install(
+        self, name: str, module: str, *, distribution: str = "", version: str = "1"
+    ) -> None:
+        """Have a distribution in the folder that offers a plugin; its module lies there too."""
+        distribution = distribution or name
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(about)
+        (info / "entry_points.txt").write_text(f"[obframe.plugins]\n{name} = {module}\n")
+        self.environ["PYTHONPATH"] = str(self.folder)
+
     def run(
         self, *arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[str]:

@@ -424,28 +424,6 @@ def test_help_is_quick(command_line: CommandLine) -> None:
     assert not slow & set(result.stdout.split())
 
 
-def test_plugins_are_listed(command_line: CommandLine) -> None:
-    offers = lines(command_line.run("plugins", "--format", "jsonl"))
-    named = {(offer["plugin"], offer["kind"]): offer for offer in offers}
-    assert named["rocksdb", "storage"]["default"]
-    assert not named["memory", "storage"]["default"]
-    assert named["binance", "feed"]["distribution"].startswith("obframe ")
-    assert named["static", "symbol source"]["summary"]
-
-
-def test_a_plugin_that_cannot_be_loaded_is_listed_as_such(command_line: CommandLine) -> None:
-    (command_line.folder / "broken_plugin.py").write_text("1 / 0\n")
-    info = command_line.folder / "broken-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[obframe.plugins]\nbroken = broken_plugin\n")
-    environ = {"PYTHONPATH": str(command_line.folder)}
-    result = command_line.run("plugins", environ=environ)
-    assert "ZeroDivisionError" in failure(result, 4)
-    assert "rocksdb" in result.stdout
-    assert "broken" in failure(command_line.run("run", "--plugins", "broken", environ=environ), 4)
-
-
 def test_every_fault_is_listed(command_line: CommandLine) -> None:
     faults = lines(command_line.run("exchange", "--list-faults", "--format", "jsonl"))
     assert {"drop", "dup", "429", "silence"} <= {fault["fault"] for fault in faults}
