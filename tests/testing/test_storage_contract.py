@@ -466,7 +466,10 @@ BROKEN: Table = {
         Broken(ClosesOnce, "is closed already"),
     ],
     "test_close_during_a_scan_ends_it_cleanly": Broken(CutShortByClosing, "assert 1 == 5000"),
-    "test_reopening_keeps_everything": [Broken(Forgets, "1737158410"), Broken(ForgetsMarks, "Mark(")],
+    "test_reopening_keeps_everything": [
+        Broken(Forgets, "1737158410"),
+        Broken(ForgetsMarks, "Mark("),
+    ],
     "test_a_reader_sees_what_was_acknowledged": [
         Broken(StaleReader, "1737158409"),
         Broken(WritingReader, "DID NOT RAISE"),
