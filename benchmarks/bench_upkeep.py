@@ -52,12 +52,7 @@ def test_verify(race: Any, open_rows: Callable[[], RocksStorage]) -> None:
     """Every row of a symbol read and looked at, beside a scan and msgpack to objects."""
     storage = open_rows()
     for start in range(T, T + ROWS, 1000):
-        storage.append(
-            [
-                Record("A", second, _snapshot("A", second).pack())
-                for second in range(start, start + 1000)
-            ]
-        )
+        storage.append([_row("A", second) for second in range(start, start + 1000)])
     storage.flush()
     seen = 0
 
