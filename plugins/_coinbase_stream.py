@@ -285,17 +285,19 @@ class Connection:
             StreamLost: It is not the first time of late: the connection is of no use.
         """
         now = self._loop.time()
-        if self._hole_at is not None and now - self._hole_at < self._settings.stable_after:
-            raise StreamLost(reason, why)
+        again = self._hole_at is not None and now - self._hole_at < self._settings.stable_after
         self._hole_at = now
         for book in self.books.values():
             book.last_id = None
+            book.wanted_again = False
             book.asked_at = now
-        self._control.renew(list(self.books))
-        self._control.repeat()
         spoilt = [book.instrument for book in self.books.values() if book.open]
         if spoilt:
             self._owner.spoilt(spoilt, reason, why)
+        if again:
+            raise StreamLost(reason, why)
+        self._control.renew(list(self.books))
+        self._control.repeat()
 
     def _refuse(self, book: Book, error: InvalidEvent | CapacityError, data: bytes) -> None:
         """Have one book begin anew, the later the more often this happens."""
