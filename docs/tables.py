@@ -19,6 +19,13 @@ from obframe.testing.exchange import FAULTS
 from obframe.vetting import KINDS
 
 DOCS = Path(__file__).resolve().parent
+_HOOK_TERMS = {
+    "When": "When",
+    "Caller": "Called by",
+    "Returns": "May return",
+    "Raises": "When it raises",
+    "Since": "Since",
+}
 _PART = re.compile(r"(<!-- part: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _CORE = {
     "recorder": "How the recorder samples, holds and stops. Times are in seconds.",
@@ -35,6 +42,9 @@ def settings() -> str:
         for provider in registry.providers(kind):
             heading = f"The {kind.name} `{provider.name}`: {provider.summary}."
             parts.append(_section(provider.name, heading, provider.settings))
+    for plugin in registry.plugins:
+        for section, declared in plugin.sections.items():
+            parts.append(_section(section, _prose(plugin.summary), declared))
     return "\n\n".join(parts)
 
 
@@ -71,10 +81,16 @@ def hooks() -> str:
     source = Path(str(hookspecs.__file__)).read_text(encoding="utf-8")
     return "\n\n".join(
         f"### {node.name}\n\n```python\ndef {node.name}({ast.unparse(node.args)})"
-        f" -> {ast.unparse(node.returns)}\n```\n\n{ast.get_docstring(node)}"
+        f" -> {ast.unparse(node.returns)}\n```\n\n{_hook(ast.get_docstring(node) or '')}"
         for node in ast.parse(source).body
         if isinstance(node, ast.FunctionDef) and node.returns is not None
     )
+
+
+def _hook(text: str) -> str:
+    told = re.findall(r"^(\w+): (.*(?:\n    .*)*)", text, re.MULTILINE)
+    lines = [f"- {_HOOK_TERMS[term]}: {_prose(what)}" for term, what in told]
+    return f"{_prose(_first_line(text))}\n\n" + "\n".join(lines)
 
 
 def values() -> str:

@@ -6,7 +6,10 @@ feed → ``sync`` → ``books`` → snapshot → storage and sinks, ``query`` re
 the command line, ``_core`` is the compiled hot path.
 """
 
+import importlib as _importlib
 from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 from obframe._core import (
     ColumnDecoder,
@@ -28,6 +31,7 @@ from obframe.errors import (
     InvalidEvent,
     MalformedMessage,
     MessageError,
+    MissingExtra,
     ObframeError,
     PluginError,
     Problem,
@@ -38,10 +42,36 @@ from obframe.errors import (
     StoreLocked,
     StoreUnavailable,
     SymbolError,
+    UnknownSymbol,
 )
 from obframe.hookspecs import hookimpl
-from obframe.protocols import Emit, Feed, FeedEvent, Provider, Sink, Storage, SymbolSource
-from obframe.settings import Duration
+from obframe.layout import (
+    SNAPSHOT_COLUMNS,
+    snapshot_from_json,
+    snapshot_id,
+    snapshot_to_cells,
+    snapshot_to_json,
+)
+from obframe.protocols import (
+    Backup,
+    BatchScan,
+    EditableSymbolSource,
+    Emit,
+    Feed,
+    FeedEvent,
+    Maintenance,
+    Measurable,
+    Provider,
+    Repaired,
+    Sink,
+    Storage,
+    SymbolSource,
+    Tell,
+    Usage,
+)
+from obframe.query import Span, subtract
+from obframe.settings import Duration, Size
+from obframe.trust import Trust
 from obframe.types import (
     MAX_TIMESTAMP,
     MIN_TIMESTAMP,
@@ -54,26 +84,46 @@ from obframe.types import (
     Mark,
     MarkKind,
     Record,
+    RowBatch,
     RunInfo,
     StateChange,
     StreamEvent,
     check_symbol,
 )
 
+if TYPE_CHECKING:
+    from obframe.query import Coverage, Row
+    from obframe.reader import Reader, open  # noqa: A004
+    from obframe.window import Window
+
 __version__ = _version("obframe")
+
+# What reads a store is loaded when it is first asked for: no recorder and no plugin needs it.
+_LAZY = {
+    "Coverage": "obframe.query",
+    "Reader": "obframe.reader",
+    "Row": "obframe.query",
+    "Window": "obframe.window",
+    "open": "obframe.reader",
+}
 
 __all__ = [
     "MAX_TIMESTAMP",
     "MIN_TIMESTAMP",
+    "SNAPSHOT_COLUMNS",
     "SNAPSHOT_DEPTH",
+    "Backup",
+    "BatchScan",
     "BookState",
     "CapacityError",
     "ColumnDecoder",
     "ConfigError",
+    "Coverage",
     "DecodeError",
     "DepthSnapshot",
     "DepthUpdate",
     "Duration",
+    "EditableSymbolSource",
     "Emit",
     "Feed",
     "FeedError",
@@ -85,20 +135,29 @@ __all__ = [
     "InvalidEvent",
     "Level",
     "Level2Event",
+    "Maintenance",
     "MalformedMessage",
     "Mark",
     "MarkKind",
+    "Measurable",
     "MessageError",
+    "MissingExtra",
     "ObframeError",
     "OrderBook",
     "PluginError",
     "Problem",
     "Provider",
     "QueryError",
+    "Reader",
     "Record",
+    "Repaired",
+    "Row",
+    "RowBatch",
     "RunInfo",
     "Sink",
+    "Size",
     "Snapshot",
+    "Span",
     "StateChange",
     "Storage",
     "StorageError",
@@ -109,10 +168,32 @@ __all__ = [
     "StreamEvent",
     "SymbolError",
     "SymbolSource",
+    "Tell",
+    "Trust",
+    "UnknownSymbol",
+    "Usage",
+    "Window",
     "__version__",
     "check_symbol",
     "hookimpl",
+    "open",
     "parse_depth_snapshot",
     "parse_depth_update",
     "parse_level2",
+    "snapshot_from_json",
+    "snapshot_id",
+    "snapshot_to_cells",
+    "snapshot_to_json",
+    "subtract",
 ]
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'obframe' has no attribute {name!r}")
+    value = globals()[name] = getattr(_importlib.import_module(_LAZY[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

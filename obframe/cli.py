@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from obframe import __version__
+from obframe import __version__, cli_plugins
+from obframe.cli_options import FormatName, SummaryFormatName
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -45,9 +46,6 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
 _INTERNAL = 70
 _INTERRUPTED = 130
 
-FormatName = Literal["table", "json", "jsonl", "csv"]
-SummaryFormatName = Literal["table", "json", "jsonl"]
-
 Plugins = Annotated[
     list[str] | None,
     typer.Option("--plugins", metavar="NAMES", help="Plugins to load, by name: a,b."),
@@ -66,6 +64,9 @@ StorageName = Annotated[
 ]
 Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
 SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT or kraken/BTC/USD.")]
+Symbols = Annotated[
+    list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all that are stored.")
+]
 _TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
 Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
 End = Annotated[
@@ -98,6 +99,7 @@ def _choice(
     storage: str | None = None,
     feed: str | None = None,
     symbol_source: str | None = None,
+    sinks: list[str] | None = None,
 ) -> Any:
     from obframe.commands.session import Choice
     from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
@@ -109,6 +111,7 @@ def _choice(
         assignments=tuple(assignments or ()),
         symbols=symbols,
         names=names,
+        sinks=tuple(sinks or ()),
     )
 
 
@@ -140,7 +143,15 @@ def run(
     ] = None,
     symbol_source: Annotated[
         str | None,
-        typer.Option("--symbol-source", metavar="NAME", help="Which symbol source, likewise."),
+        typer.Option(
+            "--symbol-source",
+            metavar="A,B",
+            help="Whose symbols to record; default: those of all that are loaded.",
+        ),
+    ] = None,
+    sinks: Annotated[
+        list[str] | None,
+        typer.Option("--sink", metavar="NAMES", help="Which sinks: a,b; default all loaded."),
     ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"],
@@ -154,7 +165,7 @@ def run(
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
-    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source)
+    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
     raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 
@@ -171,6 +182,10 @@ def query(
         int | None,
         typer.Option("--last", metavar="N", min=1, help="Last N rows of the window only."),
     ] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on with each new row, until Ctrl-C."),
+    ] = False,
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -181,26 +196,90 @@ def query(
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
-    if limit is not None and last is not None:
+    if limit is not None and last is not None and not follow:
         raise typer.BadParameter("give --limit, the first rows, or --last, not both")
     window = read.Window(start, end, last=last)
+    if follow:
+        from obframe.commands import follow as following
+
+        if end is not None:
+            raise typer.BadParameter("give --to, where to end, or --follow, not both")
+        raise typer.Exit(following.query(choice, symbol, window, Format(output), limit))
     raise typer.Exit(read.query(choice, symbol, window, Format(output), limit))
 
 
-@app.command()
+symbol_commands = typer.Typer(short_help="Print stored symbols; list, add, remove wanted ones.")
+app.add_typer(symbol_commands, name="symbols")
+
+SymbolNames = Annotated[list[str], typer.Argument(metavar="SYMBOL", help="Such as BTCUSDT.")]
+SymbolSourceName = Annotated[
+    str, typer.Option("--symbol-source", metavar="NAME", help="Which symbol source.")
+]
+
+
+@symbol_commands.callback(invoke_without_command=True)
 def symbols(
+    context: typer.Context,
     output: Output = "table",
     plugins: Plugins = None,
     config: Config = None,
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print which symbols are stored, each with its newest row."""
+    """Print which symbols are stored; or list and change the set of the source 'runtime'."""
+    if context.invoked_subcommand is not None:
+        return
     from obframe.commands import read
     from obframe.commands.output import Format
 
     choice = _choice(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.symbols(choice, Format(output)))
+
+
+@symbol_commands.command("list")
+def list_symbols(
+    output: Output = "table",
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Print the set that a recorder with this symbol source records."""
+    from obframe.commands import wanted
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.show(choice, Format(output)))
+
+
+@symbol_commands.command("add")
+def add_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these too, from within a second on if a recorder runs. All are added or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.add(choice, names))
+
+
+@symbol_commands.command("remove")
+def remove_symbols(
+    names: SymbolNames,
+    symbol_source: SymbolSourceName = "runtime",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Record these no longer; what is stored stays. All are removed or none."""
+    from obframe.commands import wanted
+
+    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    raise typer.Exit(wanted.remove(choice, names))
 
 
 @app.command()
@@ -223,15 +302,124 @@ def gaps(
 
 
 @app.command()
-def plugins(output: Output = "table") -> None:
-    """Print the installed plugins and what they offer."""
-    from obframe.commands import installed
+def stats(
+    symbols: Symbols = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Print how much is stored of each symbol, how fast it grows and when the disk is full."""
+    from obframe.commands import keep
     from obframe.commands.output import Format
 
-    raise typer.Exit(installed.plugins(Format(output)))
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.stats(choice, symbols or (), Format(output)))
 
 
-@app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")
+@app.command()
+def verify(
+    symbols: Symbols = None,
+    start: Start = None,
+    end: End = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Look at every stored row and at the ledger of gaps; exit with 1 when data are wrong."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.verify(choice, symbols or (), start, end, Format(output)))
+
+
+@app.command()
+def retention(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show it; works while a recorder runs.")
+    ] = False,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Delete what retention no longer keeps. A recorder does so by itself."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.retention(choice, dry_run, Format(output)))
+
+
+@app.command()
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where backups are kept; made if need be.")],
+    keep: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Remove all but the newest N; 0: keep all.")
+    ] = 0,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="List the backups that are there, take none.")
+    ] = False,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Back the storage up, while a recorder may be writing it; copies only what is new."""
+    from obframe.commands import keep as keeping
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    if only_list:
+        raise typer.Exit(keeping.backups(choice, folder, Format(output)))
+    raise typer.Exit(keeping.backup(choice, folder, keep, Format(output)))
+
+
+@app.command()
+def restore(
+    folder: Annotated[Path, typer.Argument(help="Where the backups are.")],
+    name: Annotated[str | None, typer.Option("--name", help="Which; default: the newest.")] = None,
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Put a backup where the settings say the storage is, and nothing is yet."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.restore(choice, folder, name, Format(output)))
+
+
+@app.command()
+def repair(
+    target: Annotated[str, typer.Argument(help="Path of the new storage; nothing is there yet.")],
+    output: Output = "table",
+    plugins: Plugins = None,
+    config: Config = None,
+    assignments: Assignments = None,
+    storage: StorageName = None,
+) -> None:
+    """Save what can be read of a damaged storage into a new one; exit with 1 when rows are lost."""
+    from obframe.commands import keep
+    from obframe.commands.output import Format
+
+    choice = _choice(plugins, config, assignments, storage=storage)
+    raise typer.Exit(keep.repair(choice, target, Format(output)))
+
+
+app.add_typer(cli_plugins.app)
+
+
+@app.command(short_help="Serve a venue's wire on this machine, with faults on demand.")
 def exchange(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
@@ -259,6 +447,9 @@ def exchange(
             "for loads of thousands of symbols.",
         ),
     ] = 0,
+    venue: Annotated[
+        Literal["binance", "kraken"], typer.Option(help="Whose wire; kraken is simulated only.")
+    ] = "binance",
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
     ] = "",
@@ -282,12 +473,12 @@ def exchange(
     ] = None,
     output: Annotated[FormatName, typer.Option("--format", help="How to tell the URLs.")] = "table",
 ) -> None:
-    """Serve Binance's wire on this machine: from captures or simulated, with faults on demand."""
-    from obframe.commands import venue
+    """Serve a venue's wire on this machine: from captures or simulated, with faults on demand."""
+    from obframe.commands import venue as served
     from obframe.commands.output import Format
 
     if list_faults:
-        raise typer.Exit(venue.list_faults(Format(output)))
+        raise typer.Exit(served.list_faults(Format(output)))
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     values = {
         "captures": tuple(capture or ()) + tuple(files or ()),
@@ -298,6 +489,7 @@ def exchange(
         "rate": rate,
         "levels": levels,
         "loop": loop,
+        "venue": venue,
         "market": market,
         "weight_limit": weight_limit,
         "tls": tls,
@@ -306,7 +498,7 @@ def exchange(
         "faults": tuple(fault or ()),
         "record": record,
     }
-    raise typer.Exit(venue.exchange(values, Format(output)))
+    raise typer.Exit(served.exchange(values, Format(output)))
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Reads settings: file, environment, ``--set`` and ``--symbols``, in rising order.
 
-A section is ``recorder``, ``retention`` or the name of a loaded provider. Every mistake in every
-source is collected and raised as one ``ConfigError``.
+A section is ``recorder``, ``retention``, the name of a loaded provider, or one that a loaded plugin
+has besides. Every mistake in every source is collected and raised as one ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from obframe.errors import ConfigError, Problem
-from obframe.settings import CORE_SECTIONS, Duration, Settings, is_list, type_text
+from obframe.settings import CORE_SECTIONS, Duration, Settings, Size, is_list, type_text
 
 DEFAULT_FILE = "obframe.toml"
 ENVIRONMENT_PREFIX = "OBFRAME_"
@@ -30,11 +30,13 @@ _NOT_SETTINGS = frozenset(
     {
         "OBFRAME_CAPTURES",
         "OBFRAME_CFLAGS",
+        "OBFRAME_CORRUPTION_ROUNDS",
         "OBFRAME_CRASH_ROUNDS",
         "OBFRAME_LOAD_SECONDS",
         "OBFRAME_REQUIRE_CAPTURES",
         "OBFRAME_REQUIRE_SERVERS",
         "OBFRAME_TRACEBACK",
+        "OBFRAME_TRACE_HOOKS",
     }
 )
 
@@ -52,7 +54,7 @@ def load_settings(
     """Read all sources into settings.
 
     Args:
-        sections: The dataclass of each loaded provider by section.
+        sections: The settings dataclass of each section of the loaded plugins.
         config: The file of ``--config``, which must exist; None reads ``obframe.toml`` in the
             current folder if there is one.
         environ: The environment; None for an empty one.
@@ -254,9 +256,9 @@ def _convert(value: Any, annotation: Any, is_text: bool) -> Any:
 
 
 def _decode(kind: type[Any], value: Any) -> Any:
-    if kind is Duration:
+    if kind in (Duration, Size):
         try:
-            return Duration.parse(value)
+            return kind.parse(value)
         except ValueError as error:
             raise _OwnWords(str(error)) from error
     if kind is Path:

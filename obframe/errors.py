@@ -12,6 +12,8 @@
     ├── DecodeError            stored bytes are not a row
     ├── SymbolError            a symbol that cannot be part of a key
     ├── QueryError             a time or range that cannot be asked for
+    ├── UnknownSymbol          nothing is stored of a symbol
+    ├── MissingExtra           a library that an extra brings is not installed
     ├── FeedError              a venue cannot be reached or refuses us
     └── StorageError
         ├── StoreLocked        another process writes this database
@@ -22,6 +24,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -183,6 +186,50 @@ class QueryError(ObframeError, ValueError):
         self.value = value[:80]
         self.reason = reason
         super().__init__(f"{what} {self.value!r} {reason}")
+
+
+class UnknownSymbol(ObframeError):
+    """The storage holds neither rows nor gaps of the symbol.
+
+    Attributes:
+        symbol: What was asked for.
+        stored: What the storage holds.
+    """
+
+    def __init__(self, symbol: str, stored: Sequence[str]) -> None:
+        self.symbol = symbol
+        self.stored = tuple(stored)
+        alike = [each for each in stored if _native(each) == _native(symbol)]
+        alike += difflib.get_close_matches(symbol.upper(), stored, n=1)
+        mend = f"did you mean {alike[0]}?" if alike else "stored: " + _name_some(stored)
+        super().__init__(f"nothing is stored of {symbol!r}; {mend}")
+
+
+def _native(symbol: str) -> str:
+    """Return a symbol without its venue, for finding it under another."""
+    venue, slash, name = symbol.partition("/")
+    return (name if slash and venue.islower() else symbol).upper()
+
+
+def _name_some(symbols: Sequence[str]) -> str:
+    named = ", ".join(symbols[:20]) or "nothing"
+    return named if len(symbols) <= 20 else f"{named} and {len(symbols) - 20} more"
+
+
+class MissingExtra(ObframeError, ImportError):
+    """A library that is needed for this alone is not installed.
+
+    Attributes:
+        library: Its name for import.
+        extra: What brings it: ``pip install 'obframe[extra]'``.
+    """
+
+    def __init__(self, library: str, extra: str, what: str) -> None:
+        self.library = library
+        self.extra = extra
+        super().__init__(
+            f"{what} needs {library}, which is not installed: pip install 'obframe[{extra}]'"
+        )
 
 
 class FeedError(ObframeError):

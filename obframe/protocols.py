@@ -5,13 +5,22 @@ Everything a plugin author needs stands here, in ``obframe.types`` and in ``obfr
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from obframe._core import DepthSnapshot, DepthUpdate, Snapshot
-from obframe.types import FeedStatus, Gap, Instrument, Mark, Record
+from obframe.types import FeedStatus, Gap, Instrument, Mark, Record, RowBatch
 
 FeedEvent: TypeAlias = DepthUpdate | DepthSnapshot | FeedStatus
 
@@ -27,6 +36,35 @@ class SymbolSource(Protocol):
         """Yield the wanted set, once at the start and again whenever it changes.
 
         A source whose set never changes ends after the first; the set then stands.
+        """
+        ...
+
+
+@runtime_checkable
+class EditableSymbolSource(SymbolSource, Protocol):
+    """A symbol source whose set other programs change, as ``obframe symbols add`` does.
+
+    Plain blocking code, safe to call from several threads and processes. Each change is made whole
+    or not at all, outlives the process, and is seen by whoever watches within a second.
+    """
+
+    def symbols(self) -> list[str]:
+        """Return all symbols of the set, sorted."""
+        ...
+
+    def add(self, symbols: Iterable[str]) -> list[str]:
+        """Add symbols and return those that were not in it before.
+
+        Raises:
+            SymbolError: One cannot be part of a key; nothing was added.
+        """
+        ...
+
+    def remove(self, symbols: Iterable[str]) -> list[str]:
+        """Remove symbols and return them.
+
+        Raises:
+            SymbolError: One is not in the set; nothing was removed.
         """
         ...
 
@@ -71,6 +109,9 @@ class Storage(Protocol):
     """Keeps rows, gaps and marks. Plain blocking code, safe to call from several threads.
 
     Every method may raise ``StorageError``; ``StoreUnavailable`` says that trying again may help.
+
+    A storage on disk may have an attribute ``state_directory``, a path where small files that
+    belong with its rows can be kept: delivery positions of sinks go there.
     """
 
     def append(self, records: Sequence[Record]) -> Sequence[Record]:
@@ -128,12 +169,148 @@ class Storage(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a storage takes up on the disk.
+
+    Attributes:
+        bytes: All of it, with logs, ledgers and what is deleted but not given back yet.
+        rows: About how many rows there are.
+        by_symbol: About how many of the bytes are each symbol's.
+        log_bytes: What of it holds rows a second time, to be safe.
+    """
+
+    bytes: int
+    rows: int
+    by_symbol: Mapping[str, int]
+    log_bytes: int = 0
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A storage that knows what it takes up: what ``retention.max_bytes`` needs. Optional."""
+
+    def usage(self) -> Usage:
+        """Return what the storage takes up now. Cheap: it does not read the rows."""
+        ...
+
+    def reclaim(self) -> None:
+        """Give the space of deleted rows back now, instead of by and by. May take long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One backup of a storage.
+
+    Attributes:
+        name: By which it is restored.
+        created: Unix second.
+        newest: Second of the newest row in it.
+        symbols: How many symbols have rows in it.
+        bytes: What it takes up, files shared with other backups counted.
+        copied: Bytes that were new, when it was just taken; else 0.
+    """
+
+    name: str
+    created: int
+    newest: int
+    symbols: int
+    bytes: int
+    copied: int
+
+
+@dataclass(frozen=True, slots=True)
+class Repaired:
+    """What was saved of a damaged storage, and what was not.
+
+    Attributes:
+        rows: Rows saved.
+        holes: Unreadable places that were stepped over.
+        foreign: Keys outside the format, left out.
+        lost: Runs of seconds that no row or gap tells of any more, recorded as ``damaged`` gaps.
+    """
+
+    rows: int
+    holes: int
+    foreign: int
+    lost: Sequence[Gap]
+
+
+Tell: TypeAlias = Callable[[int, int], None]
+"""Told again and again how much is done, and of how much; 0 for the latter when it is not known."""
+
+
+class Maintenance(Protocol):
+    """What can be done to a storage from outside. All of it blocks."""
+
+    def backup(self, folder: Path, tell: Tell) -> Backup:
+        """Add a backup of the storage as it is now, while it may be being written.
+
+        Raises:
+            StorageError: It cannot be read, or the folder cannot be written.
+        """
+        ...
+
+    def backups(self, folder: Path) -> list[Backup]:
+        """List the backups in a folder, oldest first."""
+        ...
+
+    def prune(self, folder: Path, keep: int) -> int:
+        """Remove all but the newest ``keep`` backups; return how many went."""
+        ...
+
+    def restore(self, folder: Path, name: str | None, tell: Tell) -> Backup:
+        """Put a backup, the newest by default, where the settings say and nothing is yet.
+
+        Raises:
+            StoreCorrupt: The backup is damaged; nothing is left behind.
+            StorageError: Something is there already, or there is no such backup.
+        """
+        ...
+
+    def repair(self, target: str, tell: Tell) -> Repaired:
+        """Save what can be read into a new storage at ``target``; the damaged one stays as it is.
+
+        Raises:
+            StorageError: The target exists, or nothing at all can be read.
+        """
+        ...
+
+
+@runtime_checkable
+class BatchScan(Protocol):
+    """What a ``Storage`` may offer besides, to be read faster: many rows a call, no object a row.
+
+    Without it ``scan`` is read instead.
+    """
+
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        """Iterate over the rows that ``scan`` would give, by the same rules, some at a time.
+
+        No batch is empty. When a part cannot be read, the rows before it come first, then the
+        error.
+        """
+        ...
+
+
 @runtime_checkable
 class Sink(Protocol):
-    """Is told of every sampled second. Its queue, time-out and retries are the framework's."""
+    """Is told of every sampled row. Queue, time-out, retries and position are the framework's.
+
+    A sink is opened, written to and closed in a thread and an event loop of its own: what it does
+    there, even code that blocks, holds up nobody else. It may be closed and opened again in one
+    run, when it goes on failing.
+    """
 
     async def write(self, snapshots: Sequence[Snapshot]) -> None:
-        """Take the snapshots of one second."""
+        """Take snapshots of one or more seconds, of each symbol oldest first.
+
+        Return when all of them are safe at the other end, raise when that is not sure: the same
+        snapshots then come again, alone or with others. A provider with ``backfill`` is given
+        every stored row at least once, so the same row may come twice; it is known by its symbol
+        and second (``snapshot_id``). Calls come one at a time.
+        """
         ...
 
 
@@ -154,6 +331,14 @@ class Provider(Generic[T_co]):
             instance of ``settings``, returns a context manager around a ``Storage`` to read from.
             It blocks, creates nothing where there is no database, and sees every row acknowledged
             before a call; its methods that write raise ``StorageError``. None: not offered.
+        maintenance: For storages that offer it: called with an instance of ``settings``.
+        backfill: For sinks: True asks for every stored row, at least once, in order, with a
+            position that outlives the process; what could not be delivered is read back from the
+            storage. False: live snapshots only, as they are sampled; the oldest are dropped, and
+            counted, when the sink cannot keep up.
+        contract: Where the class stands that tests it, ``package.module:Class``: a subclass of its
+            kind's contract in ``obframe.testing.contracts``. ``obframe plugins check`` imports and
+            runs it, nothing else does, so it may need what is not installed elsewhere. Empty: none.
     """
 
     name: str
@@ -161,3 +346,6 @@ class Provider(Generic[T_co]):
     settings: type[Any]
     open: Callable[[Any], AbstractAsyncContextManager[T_co]]
     open_reader: Callable[[Any], AbstractContextManager[T_co]] | None = None
+    maintenance: Callable[[Any], Maintenance] | None = None
+    backfill: bool = False
+    contract: str = ""

@@ -1,24 +1,21 @@
-"""Windows over a ``Storage``: rows, coverage and the times that people type."""
+"""Reading a ``Storage``: rows, coverage, and what is known of both."""
 
 from __future__ import annotations
 
-import math
-import re
-from collections import deque
-from collections.abc import Iterator
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from obframe._core import Snapshot
-from obframe.errors import DecodeError, QueryError
-from obframe.protocols import Storage
-from obframe.settings import Duration
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Record, check_symbol
+from obframe.errors import DecodeError, StorageError, UnknownSymbol
+from obframe.protocols import BatchScan, Storage
+from obframe.times import check_range
+from obframe.trust import Trust, judge
+from obframe.types import Gap, GapReason, Record, RowBatch, check_symbol
 
-_RELATIVE = re.compile(r"([+-])(\d[^:-]*[a-z])")
-_DAYS_AT_MOST: Final = 36_600
-_TIMES: Final = "give Unix seconds, 2025-01-18T00:00:00Z, or -30m, -1h30m, -7d, now"
+_BATCH_ROWS: Final = 512
 
 
 class Row(NamedTuple):
@@ -29,29 +26,35 @@ class Row(NamedTuple):
         timestamp: Unix seconds, from the key.
         snapshot: The book at that second.
         error: Why the stored value is not a row that can be trusted.
+        trust: What the marks beside the row say of it.
     """
 
     symbol: str
     timestamp: int
     snapshot: Snapshot | None
     error: DecodeError | None
+    trust: Trust = Trust.LIVE
 
 
-def decode(record: Record) -> Row:
+def decode(record: Record, trust: Trust = Trust.LIVE) -> Row:
     """Decode one stored record; what cannot be decoded becomes an explicit error."""
     symbol, timestamp, value = record
     try:
         snapshot = Snapshot.unpack(value, symbol)
     except DecodeError as error:
-        return Row(symbol, timestamp, None, error)
+        return Row(symbol, timestamp, None, error, trust)
     if snapshot.timestamp != timestamp:
-        reason = f"the value is of second {snapshot.timestamp}, its key of {timestamp}"
-        return Row(symbol, timestamp, None, DecodeError(reason))
-    return Row(symbol, timestamp, snapshot, None)
+        return Row(symbol, timestamp, None, misplaced(snapshot.timestamp, timestamp), trust)
+    return Row(symbol, timestamp, snapshot, None, trust)
+
+
+def misplaced(second: int, key: int) -> DecodeError:
+    """Return the error for a value of another second than its key's."""
+    return DecodeError(f"the value is of second {second}, its key of {key}")
 
 
 def rows(storage: Storage, symbol: str, start: int, end: int) -> Iterator[Row]:
-    """Iterate over the rows of ``start <= timestamp <= end``, oldest first.
+    """Iterate over the rows of ``start <= timestamp <= end``, oldest first, with their trust.
 
     A value that cannot be decoded is a ``Row`` with its error: nothing is left out in silence.
     Close the iterator or exhaust it to release what the storage holds for it.
@@ -61,21 +64,75 @@ def rows(storage: Storage, symbol: str, start: int, end: int) -> Iterator[Row]:
         StorageError: A part cannot be read.
     """
     check_range(symbol, start, end)
-    return _decoded(storage.scan(symbol, start, end))
+    return _decoded(storage, symbol, batches(storage, symbol, start, end))
 
 
-def _decoded(records: Iterator[Record]) -> Iterator[Row]:
+def _decoded(storage: Storage, symbol: str, found: Iterator[RowBatch]) -> Iterator[Row]:
     try:
-        for record in records:
-            yield decode(record)
+        for timestamps, values in found:
+            # After the rows: what is known of a row is recorded before it, or later.
+            marks = storage.marks(symbol, timestamps[0], timestamps[-1])
+            trust: Iterable[Trust] = itertools.repeat(Trust.LIVE)
+            if marks:
+                trust = judge(timestamps, marks)
+            for second, value, each in zip(timestamps, values, trust, strict=False):
+                yield decode(Record(symbol, second, value), each)
     finally:
-        _close(records)
+        close(found)
 
 
-def _close(records: Iterator[Record]) -> None:
-    close = getattr(records, "close", None)
-    if close is not None:
-        close()
+def latest(storage: Storage, symbol: str) -> Row | None:
+    """Return the newest row of a symbol with its trust, None when there is none.
+
+    Raises:
+        StorageError: It cannot be read.
+    """
+    record = storage.latest(symbol)
+    if record is None:
+        return None
+    marks = storage.marks(symbol, record.timestamp, record.timestamp)
+    return decode(record, judge([record.timestamp], marks)[0])
+
+
+def batches(storage: Storage, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+    """Iterate over the stored rows of ``start <= timestamp <= end`` in batches, oldest first.
+
+    Close the iterator or exhaust it to release what the storage holds for it. When a part cannot
+    be read, the rows before it come first, then the error.
+
+    Raises:
+        StorageError: A part cannot be read.
+    """
+    if isinstance(storage, BatchScan):
+        return storage.scan_batches(symbol, start, end)
+    return _gather(storage.scan(symbol, start, end))
+
+
+def _gather(records: Iterator[Record]) -> Iterator[RowBatch]:
+    failure: StorageError | None = None
+    try:
+        while failure is None:
+            timestamps, values = [], []
+            try:
+                for _, second, value in itertools.islice(records, _BATCH_ROWS):
+                    timestamps.append(second)
+                    values.append(value)
+            except StorageError as error:
+                failure = error
+            if timestamps:
+                yield RowBatch(timestamps, values)
+            elif failure is None:
+                return
+        raise failure
+    finally:
+        close(records)
+
+
+def close(iterator: Iterator[object]) -> None:
+    """Release what an iterator over stored rows holds; an exhausted one holds nothing."""
+    end = getattr(iterator, "close", None)
+    if end is not None:
+        end()
 
 
 def start_of_last(storage: Storage, symbol: str, start: int, end: int, count: int) -> int:
@@ -98,7 +155,7 @@ def start_of_last(storage: Storage, symbol: str, start: int, end: int, count: in
         try:
             seconds = deque((record.timestamp for record in records), maxlen=missing)
         finally:
-            _close(records)
+            close(records)
         missing -= len(seconds)
         if not missing:
             return seconds[0]
@@ -106,40 +163,17 @@ def start_of_last(storage: Storage, symbol: str, start: int, end: int, count: in
     return start
 
 
-def check_range(symbol: str, start: int, end: int) -> None:
-    """Raise unless the range can be asked for.
+def check_stored(storage: Storage, symbol: str) -> None:
+    """Raise unless rows or gaps of the symbol are stored.
 
     Raises:
         SymbolError: The symbol cannot be part of a key.
-        QueryError: ``start`` lies after ``end``, or a bound is not Unix seconds.
+        UnknownSymbol: Nothing is; the message names what comes close.
     """
     check_symbol(symbol)
-    check_second("start", start)
-    check_second("end", end)
-    if start > end:
-        raise QueryError(
-            "range",
-            f"{start}..{end}",
-            f"starts {start - end} s after it ends; exchange the two",
-        )
-
-
-def check_second(what: str, second: int) -> None:
-    """Raise unless ``second`` is Unix seconds of ten digits.
-
-    Raises:
-        QueryError: It is not; the message says when it looks like milliseconds.
-    """
-    if MIN_TIMESTAMP <= second <= MAX_TIMESTAMP:
-        return
-    for factor, unit in ((10**3, "milliseconds"), (10**6, "microseconds"), (10**9, "nanoseconds")):
-        if MIN_TIMESTAMP <= second // factor <= MAX_TIMESTAMP:
-            raise QueryError(
-                what, str(second), f"looks like {unit}; give Unix seconds, {second // factor}"
-            )
-    raise QueryError(
-        what, str(second), f"is not Unix seconds between {MIN_TIMESTAMP} and {MAX_TIMESTAMP}"
-    )
+    stored = storage.symbols()
+    if symbol not in stored:
+        raise UnknownSymbol(symbol, stored)
 
 
 class Span(NamedTuple):
@@ -191,6 +225,59 @@ class Coverage:
         """Seconds without a row of which no gap tells."""
         return sum(span.seconds for span in self.unexplained)
 
+    @property
+    def causes(self) -> dict[GapReason, int]:
+        """Seconds of the range that the gaps of each cause tell of, the most first."""
+        seconds = Counter[GapReason]()
+        for gap in self.gaps:
+            seconds[gap.reason] += min(gap.end, self.end) - max(gap.start, self.start) + 1
+        return dict(seconds.most_common())
+
+
+class MissingSeconds:
+    """Finds the runs of seconds without a row while the rows of a range go by.
+
+    Args:
+        start: First second of the range.
+        end: Last second of the range.
+
+    Attributes:
+        stored: Rows seen.
+    """
+
+    def __init__(self, start: int, end: int) -> None:
+        self.stored = 0
+        self._start, self._end = start, end
+        self._expected = start
+        self._missing: list[Span] = []
+
+    def add(self, timestamps: Sequence[int]) -> None:
+        """Take the seconds of further rows, at least one, oldest first."""
+        self.stored += len(timestamps)
+        first, last = timestamps[0], timestamps[-1]
+        if last - first + 1 == len(timestamps):  # none is missing between them
+            timestamps = [first]
+        for second in timestamps:
+            if second > self._expected:
+                self._missing.append(Span(self._expected, second - 1))
+            self._expected = second + 1
+        self._expected = last + 1
+
+    def coverage(self, symbol: str, gaps: Sequence[Gap]) -> Coverage:
+        """Tell of the whole range, once all of its rows went by.
+
+        Args:
+            symbol: Whose rows.
+            gaps: The recorded gaps of the range, read after the rows: one that was recorded
+                meanwhile explains what was missing before.
+        """
+        missing = list(self._missing)
+        if self._expected <= self._end:
+            missing.append(Span(self._expected, self._end))
+        unexplained = tuple(subtract(missing, gaps))
+        bounds = self._start, self._end
+        return Coverage(symbol, *bounds, self.stored, tuple(missing), tuple(gaps), unexplained)
+
 
 def coverage(storage: Storage, symbol: str, start: int, end: int) -> Coverage:
     """Tell which seconds of ``start..end`` are stored, and which of the rest no gap explains.
@@ -200,101 +287,31 @@ def coverage(storage: Storage, symbol: str, start: int, end: int) -> Coverage:
         StorageError: A part cannot be read.
     """
     check_range(symbol, start, end)
-    missing: list[Span] = []
-    stored = 0
-    expected = start
-    records = storage.scan(symbol, start, end)
+    seconds = MissingSeconds(start, end)
+    found = batches(storage, symbol, start, end)
     try:
-        for _, second, _ in records:
-            stored += 1
-            if second > expected:
-                missing.append(Span(expected, second - 1))
-            expected = second + 1
+        for timestamps, _ in found:
+            seconds.add(timestamps)
     finally:
-        _close(records)
-    if expected <= end:
-        missing.append(Span(expected, end))
-    # After the rows: a gap that was recorded meanwhile explains what was missing before.
-    gaps = storage.gaps(symbol, start, end)
-    unexplained = tuple(_subtract(missing, gaps))
-    return Coverage(symbol, start, end, stored, tuple(missing), tuple(gaps), unexplained)
+        close(found)
+    return seconds.coverage(symbol, storage.gaps(symbol, start, end))
 
 
-def _subtract(spans: list[Span], gaps: list[Gap]) -> Iterator[Span]:
-    """Yield what is left of the spans without the gaps; both come oldest first."""
+def subtract(spans: Sequence[Span], told: Sequence[Gap | Span]) -> Iterator[Span]:
+    """Yield what is left of the spans without what is told of; both come oldest first."""
     index = 0
-    reach = 0  # gaps of several causes overlap: how far those that began already go
+    reach = 0  # what is told overlaps: how far those that began already go
     for start, end in spans:
         first = start
-        while index < len(gaps) and gaps[index].start <= end:
-            gap = gaps[index]
+        while index < len(told) and told[index].start <= end:
+            run = told[index]
             if reach >= first:
                 first = reach + 1
-            if gap.start > first:
-                yield Span(first, min(gap.start - 1, end))
-                first = gap.start
-            reach = max(reach, gap.end)
+            if run.start > first:
+                yield Span(first, min(run.start - 1, end))
+                first = run.start
+            reach = max(reach, run.end)
             index += 1
         first = max(first, reach + 1)
         if first <= end:
             yield Span(first, end)
-
-
-def parse_time(text: str, now: float) -> int:
-    """Read a point in time as people type it.
-
-    Args:
-        text: Unix seconds; a date or time of ISO 8601, UTC when it names no zone; ``now``; or a
-            duration as in settings, with units, seen from now: ``-30s``, ``-1h30m``, ``+7d``.
-        now: Unix seconds of the present.
-
-    Returns:
-        Unix seconds; fractions are cut off.
-
-    Raises:
-        QueryError: It is none of these, or out of range.
-    """
-    typed = text.strip()
-    if typed == "now":
-        return int(now)
-    relative = _RELATIVE.fullmatch(typed)
-    if relative is not None:
-        sign, duration = relative.groups()
-        try:
-            distance = Duration.parse(duration)
-        except ValueError as error:
-            raise QueryError("time", text, f"is no time; {_TIMES}") from error
-        if distance > _DAYS_AT_MOST * 86_400:
-            raise QueryError("time", text, "is more than a hundred years away")
-        second = math.floor(int(now) + (distance if sign == "+" else -distance))
-        check_second("time", second)
-        return second
-    if re.fullmatch(r"[+-]?[0-9]+", typed):
-        if len(typed) > 20:
-            raise QueryError("time", text, "is not Unix seconds")
-        second = int(typed)
-        check_second("time", second)
-        return second
-    try:
-        moment = datetime.fromisoformat(typed)
-    except ValueError as error:
-        raise QueryError("time", text, f"is no time; {_TIMES}") from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    second = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)
-    check_second("time", second)
-    return second
-
-
-def parse_range(start: str, end: str, now: float) -> tuple[int, int]:
-    """Read the two ends of a range as people type them.
-
-    Raises:
-        QueryError: One is no time, or ``start`` lies after ``end``.
-    """
-    first, last = parse_time(start, now), parse_time(end, now)
-    if first > last:
-        raise QueryError(
-            "range", f"{start} .. {end}", f"starts {first - last} s after it ends; exchange the two"
-        )
-    return first, last

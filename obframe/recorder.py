@@ -18,10 +18,12 @@ from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
-from obframe.protocols import Feed, Sink, Storage, SymbolSource
+from obframe.protocols import Feed, Measurable, Storage, SymbolSource
+from obframe.retention import plan_storage
 from obframe.settings import RecorderSettings, RetentionSettings
-from obframe.sinks import SinkRunner
+from obframe.sinks import SinkPart
 from obframe.sync import BookSynchronizer
+from obframe.telling import Telling
 from obframe.types import (
     SNAPSHOT_DEPTH,
     BookState,
@@ -67,6 +69,7 @@ class RunSummary:
         tick_lag_p99: Seconds from a second's label to the sampling of its last row, 99th percent.
         book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
         drained: Whether everything sampled was stored before the end.
+        abandoned: Sinks that had not ended when their time at the end was over.
         counters: What happened, by part and name, such as ``feed.reconnects``.
     """
 
@@ -78,6 +81,7 @@ class RunSummary:
     book_latency_p99: float
     drained: bool
     counters: Mapping[str, int]
+    abandoned: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -110,11 +114,16 @@ class Recorder:
         feed: The venue, or all of them.
         storage: Where rows, gaps and marks go.
         symbol_source: Which instruments are wanted.
-        sinks: Others who are told every second, by name.
+        sinks: Others who are told every row, by name.
         settings: Bounds and times.
         retention: How long rows are kept.
-        notify: Calls an observer hook by name with keyword arguments; must not raise.
+        notify: Calls an observer hook by name with keyword arguments; must neither raise nor block.
+        plugins: Names of the loaded plugins, for observers.
+        sections: Settings of the loaded plugins by section, for observers.
         clock: Where time comes from.
+
+    Raises:
+        StorageError: A sink's delivery position cannot be read.
     """
 
     def __init__(
@@ -123,11 +132,12 @@ class Recorder:
         feed: Feed | FeedSet,
         storage: Storage,
         symbol_source: SymbolSource,
-        sinks: Mapping[str, Sink] | None = None,
+        sinks: Mapping[str, SinkPart] | None = None,
         settings: RecorderSettings | None = None,
         retention: RetentionSettings | None = None,
         notify: Callable[..., None] | None = None,
         plugins: Collection[str] = (),
+        sections: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._storage = storage
@@ -136,6 +146,7 @@ class Recorder:
         self._retention = retention or RetentionSettings()
         self._notify = notify or _notify_nobody
         self._plugins = tuple(plugins)
+        self._sections = dict(sections or {})
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
         self._sampled: dict[str, _Sampled] = {}
@@ -143,18 +154,15 @@ class Recorder:
         self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
-        self._sinks = [
-            SinkRunner(
-                name,
-                sink,
-                queue_seconds=self._settings.sink_queue,
-                timeout=self._settings.sink_timeout,
-            )
-            for name, sink in (sinks or {}).items()
-        ]
+        self._telling = Telling(
+            sinks or {}, storage, self._settings, now=math.floor(self._clock.time())
+        )
         self.books = BookManager(feed, on_change=self._observe_change)
         self._writer = StorageWriter(
-            storage, queue_rows=self._settings.queue_rows, on_gap=self._observe_gap
+            storage,
+            queue_rows=self._settings.queue_rows,
+            on_gap=self._observe_gap,
+            on_stored=self._telling.offer_stored,
         )
 
     # -- life ------------------------------------------------------------------------------------
@@ -170,7 +178,9 @@ class Recorder:
             ObframeError: The symbol source failed before it named any instrument.
         """
         version = importlib.metadata.version("obframe")
-        run = RunInfo(uuid.uuid4().hex, int(self._clock.time()), version, self._plugins)
+        run = RunInfo(
+            uuid.uuid4().hex, int(self._clock.time()), version, self._plugins, self._sections
+        )
         self._notify("obframe_run_started", run=run)
         error: BaseException | None = None
         try:
@@ -182,8 +192,8 @@ class Recorder:
             self._notify("obframe_run_finished", run=run, error=error)
 
     async def _run(self, duration: float | None) -> RunSummary:
+        await self._telling.start()
         writer = asyncio.create_task(self._writer.run(), name="storage-writer")
-        sinks = [asyncio.create_task(sink.run(), name=sink.name) for sink in self._sinks]
         first_wanted = asyncio.Event()
         tasks = {
             "symbols": asyncio.create_task(self._follow_symbols(first_wanted)),
@@ -202,7 +212,7 @@ class Recorder:
             await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
             self.books.close()
             self._writer.submit(0, (), self._take_late_marks())
-            drained = await self._drain(writer, sinks)
+            drained = await self._drain(writer)
         return self._summary(drained)
 
     async def _supervise(
@@ -226,23 +236,19 @@ class Recorder:
             for task in done:
                 task.result()
 
-    async def _drain(self, writer: asyncio.Task[None], sinks: list[asyncio.Task[None]]) -> bool:
-        timeout = self._settings.drain_timeout
-        for sink in self._sinks:
-            sink.close()
+    async def _drain(self, writer: asyncio.Task[None]) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.drain_timeout
         self._writer.close()
-        await asyncio.wait((writer, *sinks), timeout=timeout)
+        await asyncio.wait((writer,), timeout=self._settings.drain_timeout)
         drained = writer.done() and writer.exception() is None
-        for task in (writer, *sinks):
-            task.cancel()
-        await asyncio.wait((writer, *sinks), timeout=1.0)  # a sink may swallow its cancellation
+        # Now sinks have been given all that is stored.
+        await self._telling.close(max(deadline - loop.time(), 1.0))
+        writer.cancel()
+        await asyncio.wait((writer,), timeout=1.0)
         if not drained:
             held = self._writer.queued_rows
             logger.error("%d rows could not be stored before the end", held)
-        for sink in self._sinks:
-            if sink.counters["dropped"]:
-                counts = sink.counters["dropped"], sink.counters["written"]
-                logger.warning("sink %s: %d snapshots dropped, %d written", sink.name, *counts)
         return drained
 
     # -- what is wanted --------------------------------------------------------------------------
@@ -292,6 +298,7 @@ class Recorder:
         async for tick in ticks(self._clock, self._settings.late_tolerance):
             began = self._clock.monotonic()
             self.books.tick(began)
+            self._telling.watch()
             if tick.missed is not None:
                 if tick.relived:
                     self._relive(tick.missed)
@@ -353,8 +360,7 @@ class Recorder:
         finally:
             self._writer.submit(second, sample.records, sample.marks)
         if sample.snapshots:
-            for sink in self._sinks:
-                sink.submit(sample.snapshots)
+            self._telling.offer_live(sample.snapshots)
 
     def _sample_symbol(
         self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
@@ -406,35 +412,60 @@ class Recorder:
             self._counters["uncertain_rows"] += 1
             sample.marks.append(Mark(symbol, second, second, MarkKind.UNCERTAIN))
         sample.records.append(Record(symbol, second, snapshot.pack()))
-        if self._sinks:
+        if self._telling.wants_live:
             sample.snapshots.append(snapshot)
         return None
 
     # -- beside the sampling ---------------------------------------------------------------------
 
     async def _retain(self, first_wanted: asyncio.Event) -> None:
-        max_age, interval = float(self._retention.max_age), float(self._retention.interval)
-        if not max_age:
+        settings = self._retention
+        if not (settings.max_age or settings.max_bytes or settings.overrides):
             return
         await first_wanted.wait()
+        if settings.max_bytes and not isinstance(self._storage, Measurable):
+            logger.error("retention.max_bytes is of no effect: this storage tells no sizes")
+        interval = float(settings.interval)
         while True:
             complete = False
             try:
-                complete = await self._delete_old(math.floor(self._clock.time() - max_age))
+                complete = await self._delete_old()
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)
             await asyncio.sleep(interval if complete else min(interval, _RETENTION_AGAIN))
 
-    async def _delete_old(self, before: int) -> bool:
-        """Delete what is older; return whether every symbol could have its turn."""
+    async def _delete_old(self) -> bool:
+        """Delete what is not kept any longer; return whether every symbol could have its turn."""
         complete = True
+        symbols = []
         for symbol in await self._writer.call(self._storage.symbols):
             sampled = self._sampled.get(symbol)
             if sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol)):
                 complete = False  # its newest row still has to tell where the time since then began
             else:
-                await self._writer.call(self._storage.delete_before, symbol, before)
+                symbols.append(symbol)
+        now = self._clock.time()
+        cuts = await self._writer.call(plan_storage, self._storage, symbols, self._retention, now)
+        # Before this second nothing is left of any symbol; after it, symbols go one by one.
+        line = 0 if self._retention.overrides else min((cut.before for cut in cuts), default=0)
+        untold = await self._writer.call(self._telling.find_untold, line)
+        for cut in cuts:
+            await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
+            if cut.seconds and cut.before > line:
+                self._telling.lose(cut.symbol, max(cut.before - cut.seconds, line), cut.before)
+        self._telling.expire(untold, line)
+        by_bytes = [cut for cut in cuts if cut.cause == "bytes"]
+        if by_bytes:
+            self._counters["retention_by_bytes"] += sum(cut.seconds for cut in by_bytes)
+            logger.warning(
+                "the storage nears retention.max_bytes (%s): deleted %d s of %s, to %d",
+                self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
+                name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
+            )  # fmt: skip
+            if isinstance(self._storage, Measurable):
+                # Not by the writer's thread: rows must not wait for files being rewritten.
+                await asyncio.to_thread(self._storage.reclaim)
         return complete
 
     async def _summarise(self) -> None:
@@ -445,7 +476,7 @@ class Recorder:
             now_gaps = sum(self._writer.gap_seconds.values())
             logger.info(
                 "rows %d (+%d), lost seconds %d (+%d), held %d, tick lag p99 %.1f ms, "
-                "book latency p99 %.2f ms, %s%s",
+                "book latency p99 %.2f ms, %s%s%s",
                 now_rows,
                 now_rows - rows,
                 now_gaps,
@@ -455,6 +486,7 @@ class Recorder:
                 self.books.latency.quantile(0.99) / 1e6,
                 ", ".join(f"{state} {count}" for state, count in self.books.states().items()),
                 f", storage in trouble: {self._writer.trouble}" if self._writer.trouble else "",
+                self._telling.describe(),
             )
             rows, gaps = now_rows, now_gaps
 
@@ -494,7 +526,7 @@ class Recorder:
         ]
         for sync in self.books.synchronizers:
             parts.append(("book", {**sync.counters, "unknown_deletes": sync.unknown_deletes}))
-        parts += [(f"sink.{sink.name}", sink.counters) for sink in self._sinks]
+        parts += self._telling.counters()
         for part, counts in parts:
             for name, count in counts.items():
                 counters[f"{part}.{name}"] += count
@@ -507,6 +539,7 @@ class Recorder:
             book_latency_p99=self.books.latency.quantile(0.99) / 1e9,
             drained=drained,
             counters=dict(sorted(counters.items())),
+            abandoned=tuple(self._telling.abandoned),
         )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -15,8 +16,18 @@ import pluggy
 
 from obframe import hookspecs
 from obframe.errors import PluginError
+from obframe.hookcalls import call_hook, is_traced
+from obframe.observers import Observers
 from obframe.protocols import Provider
-from obframe.vetting import KINDS, Kind, check_api, check_hooks, check_providers
+from obframe.vetting import (
+    HOOKS,
+    KINDS,
+    Kind,
+    check_api,
+    check_hooks,
+    check_providers,
+    check_sections,
+)
 
 logger = logging.getLogger("obframe.registry")
 
@@ -29,15 +40,25 @@ class LoadedPlugin:
 
     Attributes:
         name: Its entry point's name.
-        distribution: The distribution that brought it, with version; empty when unknown.
+        distribution: The distribution that brought it; empty when unknown.
+        version: That distribution's version; empty when unknown.
+        module: What its entry point names, such as ``package.module``.
+        api: The version of the plugin API that it says it is for; None when it says nothing.
         summary: First line of its docstring.
+        hooks: Those it implements, in the order of ``obframe.hookspecs``.
         providers: What it offers, by kind's name.
+        sections: Its settings that belong to no provider, by section.
     """
 
     name: str
     distribution: str
+    version: str
+    module: str
+    api: int | None
     summary: str
+    hooks: tuple[str, ...]
     providers: Mapping[str, tuple[Provider[Any], ...]]
+    sections: Mapping[str, type[Any]] = field(default_factory=dict)
 
 
 def installed_plugins() -> dict[str, list[EntryPoint]]:
@@ -55,8 +76,8 @@ def _project(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else ""
 
 
-def _distribution(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+def _version(entry: EntryPoint) -> str:
+    return entry.dist.version if entry.dist is not None else ""
 
 
 class Registry:
@@ -64,15 +85,16 @@ class Registry:
 
     Attributes:
         plugins: In the order they were loaded.
-        observer_errors: How often an observer raised, by plugin and hook.
+        observers: Where observers run.
     """
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(hookspecs.PROJECT)
         self._manager.add_hookspecs(hookspecs)
         self._installed = installed_plugins()
+        self._trace = is_traced(os.environ)
         self.plugins: list[LoadedPlugin] = []
-        self.observer_errors: Counter[tuple[str, str]] = Counter()
+        self.observers = Observers()
 
     def add(self, name: str) -> None:
         """Load and check one more plugin; loading it twice changes nothing.
@@ -84,7 +106,7 @@ class Registry:
             return
         entry = self._entry(name)
         module = _import(entry)
-        check_api(name, module)
+        check_api(name, module, _project(entry))
         check_hooks(name, module)
         try:
             self._manager.register(module, name)
@@ -99,7 +121,7 @@ class Registry:
     def _entry(self, name: str) -> EntryPoint:
         entries = self._installed.get(name, [])
         if len(entries) > 1:
-            projects = " and ".join(_distribution(entry) for entry in entries)
+            projects = " and ".join(f"{_project(entry)} {_version(entry)}" for entry in entries)
             reason = f"is offered by several distributions: {projects}"
             raise PluginError(name, reason, "uninstall all but one")
         if not entries:
@@ -112,19 +134,39 @@ class Registry:
     def _collect(self, name: str, entry: EntryPoint, module: object) -> LoadedPlugin:
         providers: dict[str, tuple[Provider[Any], ...]] = {}
         for kind in KINDS:
-            offered: list[Provider[Any]] = []
-            for function in self._implementations(kind.hook, name):
-                try:
-                    result = function()
-                except Exception as error:
-                    reason = f"{kind.hook} raised {type(error).__name__}: {error}"
-                    raise PluginError(name, reason, "correct the hook") from error
-                offered.extend(check_providers(name, kind, result))
-            for provider in offered:
-                self._check_clash(name, kind, provider, providers)
-                providers[kind.name] = (*providers.get(kind.name, ()), provider)
-        summary = (inspect.getdoc(module) or "").partition("\n")[0]
-        return LoadedPlugin(name, _distribution(entry), summary, providers)
+            for result in self._offers(kind.hook, name):
+                for provider in check_providers(name, kind, result):
+                    self._check_clash(name, kind, provider, providers)
+                    providers[kind.name] = (*providers.get(kind.name, ()), provider)
+        own = {one.name: one.settings for many in providers.values() for one in many}
+        sections: dict[str, type[Any]] = {}
+        for result in self._offers("obframe_settings", name):
+            for section, settings in check_sections(name, result).items():
+                if {**self.sections(), **own}.get(section, settings) is not settings:
+                    reason = f"its section {section!r} has another meaning already"
+                    raise PluginError(name, reason, "give the section another name")
+                sections[section] = settings
+        return LoadedPlugin(
+            name=name,
+            distribution=_project(entry),
+            version=_version(entry),
+            module=entry.value,
+            api=getattr(module, "OBFRAME_API", None),
+            summary=(inspect.getdoc(module) or "").partition("\n")[0].replace("``", ""),
+            hooks=tuple(hook for hook in HOOKS if any(self._implementations(hook, name))),
+            providers=providers,
+            sections=sections,
+        )
+
+    def _offers(self, hook: str, plugin: str) -> Iterator[Any]:
+        """Call a plugin's hook that offers something, and yield what it returned."""
+        for implementation in self._implementations(hook, plugin):
+            try:
+                result = call_hook(hook, implementation, trace=self._trace)
+            except Exception as error:
+                reason = f"{hook} raised {type(error).__name__}: {error}"
+                raise PluginError(plugin, reason, "correct the hook") from error
+            yield result
 
     def _check_clash(
         self,
@@ -134,6 +176,7 @@ class Registry:
         own: Mapping[str, Sequence[Provider[Any]]],
     ) -> None:
         mend = "give one of them another name"
+        what = f"{kind.name} {provider.name!r}"
         others = [(name, each, other) for each, many in own.items() for other in many]
         others += [
             (plugin.name, each, other)
@@ -144,19 +187,21 @@ class Registry:
         for plugin, other_kind, other in others:
             if other.name != provider.name:
                 continue
-            what = f"{kind.name} {provider.name!r}"
             if other_kind == kind.name:
                 raise PluginError(name, f"offers the {what}, and so does {plugin!r}", mend)
             if other.settings is not provider.settings:
                 reason = f"{what} and {other_kind} of the same name have different settings"
                 raise PluginError(name, f"{reason} (plugin {plugin!r})", mend)
+        for loaded in self.plugins:
+            if loaded.sections.get(provider.name, provider.settings) is not provider.settings:
+                reason = f"{what} has the name of a section of plugin {loaded.name!r}"
+                raise PluginError(name, reason, mend)
 
-    def _implementations(
-        self, hook: str, plugin: str | None = None
-    ) -> Iterator[Callable[..., Any]]:
+    def _implementations(self, hook: str, plugin: str | None = None) -> Iterator[pluggy.HookImpl]:
+        """Yield the implementations of a hook, all or one plugin's, in the order of loading."""
         for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
             if plugin in (None, implementation.plugin_name):
-                yield implementation.function
+                yield implementation
 
     def providers(self, kind: Kind) -> list[Provider[Any]]:
         """List what the loaded plugins offer of a kind."""
@@ -182,8 +227,11 @@ class Registry:
         return offered[name]
 
     def sections(self) -> dict[str, type[Any]]:
-        """Return the settings dataclass of each loaded provider by section."""
-        return {one.name: one.settings for kind in KINDS for one in self.providers(kind)}
+        """Return every settings dataclass of the loaded plugins by section."""
+        found = {one.name: one.settings for kind in KINDS for one in self.providers(kind)}
+        for plugin in self.plugins:
+            found.update(plugin.sections)
+        return found
 
     def has_section(self, section: str) -> bool:
         """Tell whether a plugin that is installed, loaded or not, has this section of settings.
@@ -206,14 +254,14 @@ class Registry:
                 yield probe.sections()
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call every observer of a hook; one that raises is named, counted and passed over."""
-        for implementation in reversed(getattr(self._manager.hook, hook).get_hookimpls()):
-            try:
-                implementation.function(*(arguments[name] for name in implementation.argnames))
-            except Exception:
-                key = (implementation.plugin_name, hook)
-                self.observer_errors[key] += 1
-                logger.exception("plugin %r: its observer %s raised; it is passed over", *key)
+        """Have every observer of a hook called, in order, in its plugin's own thread.
+
+        Returns at once. An observer that raises or does not return is named, counted and passed
+        over; see ``obframe.observers``.
+        """
+        for implementation in self._implementations(hook):
+            call = partial(call_hook, hook, implementation, arguments, trace=self._trace)
+            self.observers.call(implementation.plugin_name, hook, call)
 
 
 def load(names: Sequence[str] = (), kinds: Collection[Kind] = KINDS) -> Registry:

@@ -61,6 +61,43 @@ def _parse_duration(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
+_BYTES = {"": 1} | {
+    unit: base**power
+    for power, prefix in enumerate("KMGT", 1)
+    for unit, base in ((f"{prefix}B", 1000), (f"{prefix}iB", 1024))
+}
+_BYTES["B"] = 1
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
+
+
+class Size(int):
+    """A number of bytes, written ``500000``, ``"50GB"`` or ``"1.5TiB"``."""
+
+    @classmethod
+    def parse(cls, value: object) -> Size:
+        """Read a size.
+
+        Args:
+            value: A number of bytes, or text: a number and B, KB, MB, GB, TB, KiB, MiB, GiB, TiB.
+
+        Raises:
+            ValueError: It is neither, or negative.
+        """
+        if isinstance(value, str):
+            match = _SIZE.fullmatch(value.strip())
+            if match is not None and match[2] in _BYTES:
+                return cls(float(match[1]) * _BYTES[match[2]])
+        elif isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return cls(value)
+        raise ValueError(f"expected a size such as 500000, '50GB' or '1.5TiB', got {value!r}")
+
+    def __str__(self) -> str:
+        for unit in ("TB", "GB", "MB", "KB"):
+            if self and self % _BYTES[unit] == 0:
+                return f"{self // _BYTES[unit]}{unit}"
+        return str(int(self))
+
+
 @dataclass(frozen=True, slots=True)
 class RecorderSettings:
     """How the recorder samples, holds and stops. Times in seconds."""
@@ -81,12 +118,42 @@ class RecorderSettings:
     summary_interval: float = field(
         default=60.0, metadata={"help": "Time between two summary lines in the log."}
     )
-    sink_queue: int = field(
-        default=1000,
-        metadata={"help": "Seconds held for each sink; past it the oldest are dropped."},
-    )
     sink_timeout: float = field(
         default=5.0, metadata={"help": "How long one call of a sink may take."}
+    )
+    sink_queue_rows: int = field(
+        default=20_000,
+        metadata={
+            "help": "Rows held for each sink. Past it the oldest are dropped, or, for a sink with "
+            "back-fill, read back from the storage later."
+        },
+    )
+    sink_batch_rows: int = field(
+        default=1000,
+        metadata={"help": "Rows that one call hands to a sink that catches up; at least a second."},
+    )
+    sink_break_after: int = field(
+        default=5,
+        metadata={
+            "help": "Failures in a row after which a sink is closed, left alone and opened anew."
+        },
+    )
+    sink_backoff_max: float = field(
+        default=60.0, metadata={"help": "Most time between two attempts at a sink that fails."}
+    )
+    sink_start: Literal["now", "oldest"] = field(
+        default="now",
+        metadata={
+            "help": "Where a sink with back-fill begins that has no position yet: with what comes, "
+            "or with the oldest stored row."
+        },
+    )
+    state: str = field(
+        default="",
+        metadata={
+            "help": "Directory of the sinks' delivery positions; empty: beside the rows, in "
+            "PATH.obframe/sinks of rocksdb. A storage that has no such place keeps them only here."
+        },
     )
     event_loop: Literal["auto", "asyncio", "uvloop"] = field(
         default="auto",
@@ -99,24 +166,45 @@ class RecorderSettings:
                 "event_loop is 'uvloop', which is not installed; "
                 "pip install 'obframe[fast]', or use 'auto'"
             )
-        _at_least(1, self, "queue_rows", "sink_queue")
-        _more_than_zero(self, "drain_timeout", "summary_interval", "sink_timeout")
+        _at_least(1, self, "queue_rows", "sink_queue_rows", "sink_batch_rows", "sink_break_after")
+        _more_than_zero(
+            self, "drain_timeout", "summary_interval", "sink_timeout", "sink_backoff_max"
+        )
         if not 0 < self.late_tolerance < 1:
             raise ValueError(f"late_tolerance must lie between 0 and 1, got {self.late_tolerance}")
 
 
 _MINUTE = Duration(60)
 _WEEK = Duration(7 * 86400)
+_LEAST_BYTES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """How long rows are kept."""
+    """How long rows are kept, and how much disk they may take.
+
+    Attributes:
+        ages: ``overrides``, read: patterns with the age that each gives.
+    """
 
     max_age: Duration = field(
         default=_WEEK,
         metadata={
             "help": "Rows, gaps and marks older than this are deleted; 0 keeps them for ever."
+        },
+    )
+    max_bytes: Size = field(
+        default=Size(0),
+        metadata={
+            "help": 'How much disk the storage may take, such as "50GB": the oldest rows of all '
+            "symbols go before it is reached; 0: no limit."
+        },
+    )
+    overrides: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": 'Other ages for some symbols, such as ["BTCUSDT=30d", "*BTC=1d"]; the first '
+            "that fits counts, 0 keeps for ever. `max_bytes` spares these symbols to the last."
         },
     )
     interval: Duration = field(
@@ -125,6 +213,25 @@ class RetentionSettings:
 
     def __post_init__(self) -> None:
         _more_than_zero(self, "interval")
+        if 0 < self.max_bytes < _LEAST_BYTES:
+            raise ValueError(
+                f"max_bytes must be 0 or at least {_LEAST_BYTES}, got {int(self.max_bytes)}: "
+                f"logs and files in the making need some of it"
+            )
+        _ = self.ages
+
+    @property
+    def ages(self) -> list[tuple[str, Duration]]:
+        found = []
+        for text in self.overrides:
+            pattern, equals, age = text.rpartition("=")
+            if not (equals and pattern.strip()):
+                raise ValueError(f"overrides: {text!r} is not of the form SYMBOL=AGE")
+            try:
+                found.append((pattern.strip(), Duration.parse(age)))
+            except ValueError as error:
+                raise ValueError(f"overrides: {text!r}: {error}") from None
+        return found
 
 
 def _at_least(least: int, settings: object, *names: str) -> None:
@@ -153,7 +260,7 @@ class Settings:
     Attributes:
         recorder: Section ``recorder``.
         retention: Section ``retention``.
-        providers: Each loaded provider's settings by section, instances of its dataclass.
+        providers: Each other section of the loaded plugins, an instance of its dataclass.
     """
 
     recorder: RecorderSettings
@@ -194,6 +301,8 @@ def _default_text(item: dataclasses.Field[Any]) -> str:
             return str(default).lower()
         case Duration():
             return f'"{default}"'
+        case Size():
+            return f'"{default}"' if default else "0"
         case tuple() | list() | frozenset():
             return "[" + ", ".join(f'"{each}"' for each in default) + "]"
         case int() | float():
@@ -215,8 +324,8 @@ def type_text(annotation: Any) -> str:
         return " or ".join(type_text(each) for each in arguments if each is not type(None))
     if is_list(annotation):
         return "list of " + type_text(arguments[0]) if arguments else "list"
-    names = {str: "text", Path: "path", Duration: "duration", int: "integer", float: "number"}
-    names[bool] = "true or false"
+    names: dict[Any, str] = {str: "text", Path: "path", Duration: "duration", Size: "size"}
+    names |= {int: "integer", float: "number", bool: "true or false"}
     return names.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from obframe.errors import SymbolError
 
@@ -95,6 +96,18 @@ class Record(NamedTuple):
     value: bytes
 
 
+class RowBatch(NamedTuple):
+    """Stored rows of one symbol, oldest first.
+
+    Attributes:
+        timestamps: Unix seconds, from the keys; each later than the one before.
+        values: MessagePack bytes of the snapshots, as many.
+    """
+
+    timestamps: Sequence[int]
+    values: Sequence[bytes]
+
+
 class GapReason(StrEnum):
     """Why a second was not stored."""
 
@@ -119,6 +132,7 @@ class GapReason(StrEnum):
     PROCESS_DOWN = "process_down"  # no recorder ran
     UNSUBSCRIBED = "unsubscribed"  # a recorder ran, but the symbol was not wanted
     INTERNAL = "internal"  # a fault of ours
+    DAMAGED = "damaged"  # was stored, and was lost with a damaged file
 
 
 _VENUES = frozenset(
@@ -258,9 +272,11 @@ class RunInfo:
         started: Unix seconds.
         version: obframe's version.
         plugins: Names of the loaded plugins.
+        settings: What is set in each section of the loaded plugins, an instance of its dataclass.
     """
 
     run_id: str
     started: int
     version: str
     plugins: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)

@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib.metadata
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from obframe import hookspecs
 from obframe.errors import PluginError
 from obframe.protocols import Feed, Provider, Sink, Storage, SymbolSource
+from obframe.settings import CORE_SECTIONS
 
 API = 1
-"""Version of the hooks and protocols; a plugin may say which it is for: ``OBFRAME_API = 1``."""
+"""Version of the hooks and protocols; a plugin may say which it is for: ``OBFRAME_API = 1``.
 
-_RESERVED_SECTIONS = frozenset({"recorder", "retention"})
+It rises when a plugin made for the version before has to be told apart from one made for this.
+"""
+
+OLDEST_API = 1
+"""Plugins for this version and all up to ``API`` are taken. It rises two minor versions of obframe
+after the one that warned of it, at the earliest."""
+
+HOOKS = tuple(name for name in vars(hookspecs) if name.startswith(hookspecs.PROJECT + "_"))
+"""Names of all hooks."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
+_CONTRACT = re.compile(r"([^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +61,29 @@ SINK = Kind("sink", "obframe_sinks", Sink, "", "")
 KINDS = (SYMBOL_SOURCE, FEED, STORAGE, SINK)
 
 
-def check_api(name: str, module: object) -> None:
-    """Refuse a plugin made for another version of the hooks and protocols.
+def check_api(name: str, module: object, project: str = "") -> None:
+    """Refuse a plugin made for a version of the hooks and protocols that is not supported.
+
+    Args:
+        name: The plugin's name.
+        module: The plugin; it may have ``OBFRAME_API``.
+        project: The distribution that brought it, for the mend.
 
     Raises:
-        PluginError: It is.
+        PluginError: It is; or ``OBFRAME_API`` is no version.
     """
     wanted = getattr(module, "OBFRAME_API", API)
-    if wanted == API:
+    if type(wanted) is not int or wanted < 1:
+        reason = f"OBFRAME_API is {wanted!r}, which is no version of the plugin API"
+        raise PluginError(name, reason, f"write OBFRAME_API = {API}")
+    if OLDEST_API <= wanted <= API:
         return
-    mend = "upgrade the plugin"
-    if isinstance(wanted, int) and wanted > API:
-        mend = "upgrade obframe"
-    raise PluginError(name, f"is made for plugin API {wanted!r}, this obframe has {API}", mend)
+    ours = f"this obframe {importlib.metadata.version('obframe')}"
+    span = f"{API}" if OLDEST_API == API else f"{OLDEST_API} to {API}"
+    mend = f"upgrade the plugin: pip install --upgrade {project or name}"
+    if wanted > API:
+        mend = f"upgrade obframe: pip install --upgrade obframe, or take an older {project or name}"
+    raise PluginError(name, f"is made for plugin API {wanted}; {ours} supports {span}", mend)
 
 
 def check_hooks(name: str, module: object) -> None:
@@ -70,7 +92,6 @@ def check_hooks(name: str, module: object) -> None:
     Raises:
         PluginError: A hook is misspelt, unmarked, async, a wrapper, or has defaults.
     """
-    known = [each for each in vars(hookspecs) if each.startswith(hookspecs.PROJECT + "_")]
     marker = hookspecs.PROJECT + "_impl"
     own = getattr(module, "__name__", None)
     for attribute in dir(module):
@@ -80,13 +101,13 @@ def check_hooks(name: str, module: object) -> None:
             continue
         options = getattr(function, marker, None)
         if options is None:
-            if attribute in known and getattr(function, "__module__", None) == own:
+            if attribute in HOOKS and getattr(function, "__module__", None) == own:
                 raise PluginError(name, f"{attribute} is not marked", "decorate it with @hookimpl")
             continue
         hook = options.get("specname") or attribute
-        if hook not in known:
-            close = difflib.get_close_matches(hook, known, n=1)
-            mend = f"did you mean {close[0]}?" if close else "hooks: " + ", ".join(known)
+        if hook not in HOOKS:
+            close = difflib.get_close_matches(hook, HOOKS, n=1)
+            mend = f"did you mean {close[0]}?" if close else "hooks: " + ", ".join(HOOKS)
             raise PluginError(name, f"{hook} is no hook of obframe", mend)
         if options.get("wrapper") or options.get("hookwrapper"):
             raise PluginError(name, f"{hook} is a wrapper", "hooks here are called one by one")
@@ -117,18 +138,46 @@ def check_providers(plugin: str, kind: Kind, result: object) -> Sequence[Provide
 
 
 def _check_provider(plugin: str, kind: Kind, provider: Provider[Any]) -> None:
-    def refuse(reason: str, mend: str) -> PluginError:
-        return PluginError(plugin, f"{kind.name} {provider.name!r}: {reason}", mend)
+    what = f"{kind.name} {provider.name!r}"
 
-    if not isinstance(provider.name, str) or not _NAME.fullmatch(provider.name):
-        raise refuse("is no name for a section", "use a-z, 0-9, _ and -, beginning with a letter")
-    if provider.name in _RESERVED_SECTIONS:
-        raise refuse("is a section of obframe itself", "give it another name")
+    def refuse(reason: str, mend: str) -> PluginError:
+        return PluginError(plugin, f"{what}: {reason}", mend)
+
+    _check_section(plugin, what, provider.name, provider.settings)
     if not isinstance(provider.summary, str) or not provider.summary.strip():
         raise refuse("has no summary", "say in one line what it is")
     if not callable(provider.open):
         raise refuse("open cannot be called", "give a function that takes the settings")
-    settings = provider.settings
+    if not isinstance(provider.contract, str) or not _CONTRACT.fullmatch(provider.contract):
+        reason = f"its contract is {provider.contract!r}, which names no class"
+        raise refuse(reason, "write it as package.module:Class, or leave it out")
+
+
+def check_sections(plugin: str, result: object) -> Mapping[str, type[Any]]:
+    """Check the sections of settings that a plugin's hook returned.
+
+    Returns:
+        The same, known to be settings dataclasses by name.
+
+    Raises:
+        PluginError: It is no mapping, or one of them is not well-formed.
+    """
+    if not isinstance(result, Mapping):
+        reason = f"obframe_settings returned {result!r:.80}, not a mapping"
+        raise PluginError(plugin, reason, 'return {"section": SettingsDataclass}')
+    for section, settings in result.items():
+        _check_section(plugin, f"section {section!r}", section, settings)
+    return result
+
+
+def _check_section(plugin: str, what: str, section: object, settings: object) -> None:
+    def refuse(reason: str, mend: str) -> PluginError:
+        return PluginError(plugin, f"{what}: {reason}", mend)
+
+    if not isinstance(section, str) or not _NAME.fullmatch(section):
+        raise refuse("is no name for a section", "use a-z, 0-9, _ and -, beginning with a letter")
+    if section in CORE_SECTIONS:
+        raise refuse("is a section of obframe itself", "give it another name")
     if not (isinstance(settings, type) and dataclasses.is_dataclass(settings)):
         raise refuse("its settings are no dataclass", "use @dataclass(frozen=True)")
     if not settings.__dataclass_params__.frozen:  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -53,6 +53,8 @@ class _Job:
     records: list[Record] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    stored: list[Record] = field(default_factory=list)  # done with; some may have been refused
+    refused: set[int] = field(default_factory=set)  # the seconds of those
 
     def __bool__(self) -> bool:
         return bool(self.resumes or self.records or self.gaps or self.marks)
@@ -65,6 +67,8 @@ class StorageWriter:
         storage: The backend.
         queue_rows: Rows held while the storage cannot take them.
         on_gap: Called on the event loop with every gap that has ended.
+        on_stored: Called on the event loop with the rows of whole seconds, in order, once the
+            storage has them, and the seconds in which it had some before.
 
     Attributes:
         counters: ``rows`` acknowledged, ``already_stored``, ``overflowed``, ``failures``, and
@@ -74,11 +78,17 @@ class StorageWriter:
     """
 
     def __init__(
-        self, storage: Storage, *, queue_rows: int, on_gap: Callable[[Gap], None] | None = None
+        self,
+        storage: Storage,
+        *,
+        queue_rows: int,
+        on_gap: Callable[[Gap], None] | None = None,
+        on_stored: Callable[[Sequence[Record], Collection[int]], None] | None = None,
     ) -> None:
         self._storage = storage
         self._queue_rows = queue_rows
         self._on_gap = on_gap or (lambda _: None)
+        self._on_stored = on_stored
         self._jobs: deque[_Job] = deque()
         self._next = _Job()
         self._queued_rows = 0
@@ -201,7 +211,9 @@ class StorageWriter:
                     logger.warning("storage works again, %d rows held", self._queued_rows)
                     self.trouble = None
                 delay = _RETRY_FIRST
-                self._jobs.popleft()
+                job = self._jobs.popleft()
+                if job.stored and self._on_stored is not None:
+                    self._on_stored(job.stored, job.refused)
 
     def close(self) -> None:
         """End all gaps and let ``run`` return once everything handed over is stored."""
@@ -266,15 +278,15 @@ class StorageWriter:
                 raise
             except Exception:
                 logger.exception("a row cannot be stored; each is tried alone")
-                await self._store_singly(job.records)
+                await self._store_singly(job)
             else:
-                self._acknowledge(len(job.records), refused)
+                self._acknowledge(job, job.records, refused)
                 job.records = []
 
-    async def _store_singly(self, records: list[Record]) -> None:
+    async def _store_singly(self, job: _Job) -> None:
         """Store what can be stored; what a backend cannot take at all becomes a gap."""
-        while records:
-            record = records[0]
+        while job.records:
+            record = job.records[0]
             try:
                 refused = await self.call(self._storage.append, [record])
             except StorageError:
@@ -284,8 +296,8 @@ class StorageWriter:
                 self.add_gap(record.symbol, stamp, stamp, GapReason.INTERNAL, detail)
                 self._queued_rows -= 1
             else:
-                self._acknowledge(1, refused)
-            records.pop(0)
+                self._acknowledge(job, [record], refused)
+            job.records.pop(0)
 
     async def _store_runs(self, store: Callable[[list[R]], None], runs: list[R]) -> None:
         """Store gaps or marks; one that a backend cannot take at all must not hold up the rest."""
@@ -301,10 +313,12 @@ class StorageWriter:
             for run in runs:
                 await self._store_runs(store, [run])
 
-    def _acknowledge(self, count: int, refused: Sequence[Record]) -> None:
-        self._queued_rows -= count
-        self.counters["rows"] += count - len(refused)
+    def _acknowledge(self, job: _Job, records: Sequence[Record], refused: Sequence[Record]) -> None:
+        job.stored += records
+        self._queued_rows -= len(records)
+        self.counters["rows"] += len(records) - len(refused)
         if refused:
+            job.refused.update(record.timestamp for record in refused)
             self.counters["already_stored"] += len(refused)
             logger.warning(
                 "%d rows refused, their seconds were stored before; first %s:%d",

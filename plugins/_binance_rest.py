@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 import aiohttp
 import msgspec
 
-from obframe_plugins._binance_context import Context, logger
-from obframe_plugins._http import RestError, describe_request_failure, read_body
+from obframe_plugins._binance_context import Counters, logger
+from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._http import RestError, describe_request_failure, other_host, read_body
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._venue import clip, read_retry_after
 
@@ -27,20 +28,29 @@ class RestClient:
     """Sends requests within the venue's limits. A ban or a block stops them all.
 
     Args:
-        context: The feed's run.
+        settings: Where the venue is, and what it allows.
+        counters: Told of requests and refusals.
         session: Carries the requests.
+        section: The section of settings to name where a setting is the mend.
 
     Attributes:
         on_pause: Told why, when all requests have to wait.
     """
 
-    def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: BinanceSettings,
+        counters: Counters,
+        session: aiohttp.ClientSession,
+        section: str = "binance",
+    ) -> None:
         self.on_pause: Callable[[str], None] | None = None
-        self._settings = context.settings
-        self._counters = context.counters
+        self._settings = settings
+        self._counters = counters
         self._session = session
+        self._section = section
         self._loop = asyncio.get_running_loop()
-        self._limit = RollingLimit(context.settings.weight_budget, 60.0)
+        self._limit = RollingLimit(settings.weight_budget, 60.0)
         self._paused_until = 0.0
         self._paused_for = ""
 
@@ -90,7 +100,7 @@ class RestClient:
             raise
         except Exception as error:
             self._counters.rest_errors += 1
-            why = describe_request_failure(error, url, timeout, self._settings.section)
+            why = describe_request_failure(error, url, timeout, self._section)
             raise RestError(why) from error
 
     async def _admit(self, weight: int) -> None:
@@ -136,9 +146,7 @@ class RestClient:
             self._counters.blocked += 1
             seconds = read_retry_after(asked, self._settings.blocked_retry)
             why = "this place is not served" if status == 451 else "a firewall turned us away"
-            detail = (
-                f"{said}: {why}; set binance.rest_url to a host that serves you, or binance.proxy"
-            )
+            detail = f"{said}: {why}; {other_host(self._section)}"
             self._pause(detail, seconds)
             return RestError(detail, status, code, seconds)
         return RestError(said, status, code, read_retry_after(asked, 0.0))

@@ -28,6 +28,7 @@ Source: docs.kraken.com, Spot WebSocket v2, "Book (Level 2)" and "Book checksum"
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections.abc import Sequence
@@ -39,6 +40,7 @@ from obframe_plugins._kraken_wire import BookData, BookLevel, Pair, read_time
 CHECKED_LEVELS = 10
 _HOUR_US = 3_600_000_000
 _MOST_DIGITS = 40
+_PLAIN = re.compile(r"[0-9.]*").fullmatch
 
 
 class ChecksumMismatch(Exception):
@@ -67,12 +69,20 @@ class KrakenBook:
         mine, its = self._book, other._book
         return mine.bids() == its.bids() and mine.asks() == its.asks()
 
-    def load(self, data: BookData, pair: Pair) -> tuple[DepthSnapshot, DepthUpdate]:
+    def load(
+        self, data: BookData, pair: Pair, old: KrakenBook | None = None
+    ) -> tuple[DepthSnapshot, DepthUpdate]:
         """Take a snapshot.
 
+        Args:
+            data: The message.
+            pair: Whose decimals count.
+            old: The book that this one goes on from, if there is one; nothing else follows it.
+
         Returns:
-            The snapshot, and an update without changes that proves it: nothing lies between it and
-            the stream, which begins here.
+            The snapshot, and an update that proves it. Without an old book it changes nothing: the
+            stream begins here. Otherwise it goes on from the old book's id, and holds all that
+            differs: for those who have the old book as for those who take the snapshot.
 
         Raises:
             ChecksumMismatch: It is not what the venue says it is.
@@ -89,8 +99,12 @@ class KrakenBook:
             levels = book.bids(self._depth), book.asks(self._depth)
             snapshot = DepthSnapshot(self.symbol, number, *levels)
             book.load(snapshot)
-        self._book, self.update_id = book, number
-        return snapshot, DepthUpdate(self.symbol, number, number, number, [], [])
+        self._book, self.update_id = book, number + 1
+        if old is None:
+            return snapshot, self._make(number + 1, number, [], [], 0)
+        bids = _differences(old._book.bids(), book.bids())
+        asks = _differences(old._book.asks(), book.asks())
+        return snapshot, self._make(number + 1, old.update_id, bids, asks, 0)
 
     def apply(self, data: BookData, pair: Pair) -> DepthUpdate:
         """Take an update.
@@ -137,7 +151,7 @@ class KrakenBook:
             texts = [(str(each.price, "ascii"), str(each.qty, "ascii")) for each in levels]
         except UnicodeDecodeError:
             raise InvalidEvent(self.symbol, side, "", "is not made of numbers") from None
-        if any("e" in price or "E" in price or "e" in qty or "E" in qty for price, qty in texts):
+        if not _PLAIN("".join([price + qty for price, qty in texts])):
             texts = [(_write_out(price), _write_out(qty)) for price, qty in texts]
         return texts
 
@@ -155,8 +169,16 @@ def _deletes(levels: Sequence[Level]) -> list[Level]:
     return [(price, "0") for price, _ in levels]
 
 
+def _differences(old: Sequence[Level], new: Sequence[Level]) -> list[Level]:
+    before, now = dict(old), dict(new)
+    changed = [(price, quantity) for price, quantity in new if before.get(price) != quantity]
+    return changed + [(price, "0") for price in before if price not in now]
+
+
 def _write_out(text: str) -> str:
-    """Return a number without its exponent, when it has one and is of a sane size."""
+    """Return a number without quotes and exponent, if it has them and is of a sane size."""
+    if text[:1] == text[-1:] == '"':
+        text = text[1:-1]
     if "e" not in text.lower():
         return text
     try:

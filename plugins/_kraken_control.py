@@ -30,6 +30,7 @@ class Stream:
         told: Whether whoever listens has the book that stands in ``book``.
         book: The book, proven by its checksums; None until its snapshot has come.
         waits: Whether a snapshot is to come, after a subscription.
+        wanted: Whether somebody asked for a snapshot while there was a book.
         asked_at: When it was subscribed, in seconds of the monotonic clock.
         last_at: When its last message came, likewise.
         renew_at: When it is to be subscribed anew, or None.
@@ -38,7 +39,7 @@ class Stream:
 
     __slots__ = (
         "asked_at", "backoff", "book", "instrument", "last_at", "mended_at", "open", "renew_at",
-        "retry_at", "told", "waits",
+        "retry_at", "told", "waits", "wanted",
     )  # fmt: skip
 
     def __init__(self, instrument: Instrument, backoff: Backoff) -> None:
@@ -48,6 +49,7 @@ class Stream:
         self.told = False
         self.book: KrakenBook | None = None
         self.waits = False
+        self.wanted = False
         self.asked_at = 0.0
         self.last_at = 0.0
         self.mended_at = 0.0

@@ -76,17 +76,22 @@ class Connection:
         self._control.wake()
 
     def renew(self, symbol: str) -> None:
-        """Get a new snapshot of a symbol, by subscribing it anew."""
+        """Get a new snapshot of a symbol, by subscribing it anew; its book goes on meanwhile."""
         stream = self.streams.get(symbol)
-        if stream is not None and stream.book is not None and stream.renew_at is None:
-            self._throw_away(stream)
+        if stream is None or not stream.told or stream.wanted:
+            return  # a snapshot is on its way, or none can be had
+        stream.wanted = True
+        if not stream.waits and stream.renew_at is None:
+            self._counters.resubscribed += 1
+            stream.renew_at = self._loop.time()
+            self._control.wake()
 
     def follow_pairs(self) -> None:
         """Act on what the venue says of its pairs and of itself."""
         for symbol, stream in self.streams.items():
             if not self._context.is_open(symbol):
                 stream.book = None
-                stream.open = stream.told = False
+                stream.open = stream.told = stream.wanted = False
         self._control.paused = not self._context.pairs
         self._control.wake()
 
@@ -216,13 +221,15 @@ class Connection:
 
     def _load(self, stream: Stream, item: BookData, pair: Pair) -> None:
         """Take a snapshot: the first one, a new one, or one that only confirms the book."""
-        context, old = self._context, stream.book
+        context = self._context
+        old = stream.book if stream.told else None
+        wanted, stream.wanted = stream.wanted, False
         book = KrakenBook(item.symbol, self._settings.depth, context.last_ids.get(item.symbol, 0))
-        snapshot, proof = book.load(item, pair)
+        snapshot, proof = book.load(item, pair, old if wanted else None)
         self._counters.snapshots += 1
         stream.waits = False
         stream.renew_at = None
-        if old is not None and stream.told:
+        if old is not None and not wanted:
             if book.same_as(old):
                 return  # nothing was missed; the ids go on where they are
             why = "the venue's new snapshot differs from the book, which had been quiet"
@@ -250,7 +257,7 @@ class Connection:
     def _refuse_stream(self, stream: Stream, why: str) -> None:
         symbol = stream.instrument.native
         logger.error("%s: the venue refused the subscription: %s", symbol, why)
-        stream.open = stream.told = False
+        stream.open = stream.told = stream.wanted = False
         stream.book = None
         detail = f"subscription refused: {why}"
         event, reason = StreamEvent.DISCONNECTED, GapReason.DISCONNECTED
@@ -283,7 +290,7 @@ class Connection:
     def _throw_away(self, stream: Stream) -> None:
         """Forget a book and have the symbol subscribed anew; sooner the first time than later."""
         now = self._loop.time()
-        stream.book, stream.told = None, False
+        stream.book, stream.told, stream.wanted = None, False, False
         if stream.renew_at is None or stream.renew_at <= now:
             delay = stream.backoff.next() if stream.mended_at else 0.0
             stream.mended_at = now
@@ -331,7 +338,7 @@ class Connection:
             if stream.told:
                 event = StreamEvent.INVALID
                 self._context.tell(event, [stream.instrument], GapReason.SILENT, why)
-            else:
+            if stream.wanted or not stream.told:
                 event = StreamEvent.SNAPSHOT_FAILED
                 self._context.tell(event, [stream.instrument], GapReason.SNAPSHOT, why)
             stream.waits = False

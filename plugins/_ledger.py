@@ -230,6 +230,17 @@ class Ledger:
         """Return the symbols that have gaps."""
         return [symbol for (symbol,) in self._query("SELECT DISTINCT symbol FROM gaps", ())]
 
+    @property
+    def adopted(self) -> int:
+        """Newest second of the rows that another program wrote before; 0 when there were none."""
+        found = self._query("SELECT value FROM meta WHERE key = 'adopted'", ())
+        return int(found[0][0]) if found else 0
+
+    def note_adoption(self, newest: int) -> None:
+        """Note that rows up to this second were there before obframe kept a ledger of them."""
+        with self._transaction() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES ('adopted', ?)", (str(newest),))
+
     def delete_before(self, symbol: str, timestamp: int) -> None:
         """Delete what lies before ``timestamp``; a run that straddles it loses its first part."""
         with self._transaction() as connection:
@@ -246,6 +257,16 @@ class Ledger:
         """Close the file. May be called twice."""
         with self._lock, contextlib.suppress(sqlite3.Error):
             self._connection.close()
+
+
+def cut_after(path: Path, timestamp: int) -> None:
+    """Delete what a ledger file tells of seconds after ``timestamp``; nobody else may use it."""
+    with _mapped(path), contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        for table in ("gaps", "marks"):
+            connection.execute(f"DELETE FROM {table} WHERE start_second > ?", (timestamp,))
+            connection.execute(
+                f"UPDATE {table} SET end_second = ? WHERE end_second > ?", (timestamp, timestamp)
+            )
 
 
 class NoLedger:

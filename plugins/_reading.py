@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import compress
+from operator import not_
 from typing import Final, NoReturn, TypeVar
 
 from obframe import (
@@ -14,7 +16,10 @@ from obframe import (
     Gap,
     Mark,
     Record,
+    RowBatch,
     StorageError,
+    StoreCorrupt,
+    Usage,
     check_symbol,
 )
 from obframe_plugins._checks import clamp
@@ -22,11 +27,13 @@ from obframe_plugins._keys import Strays, find_symbols, newest_row, row_key
 from obframe_plugins._layout import Layout, ReaderClaim
 from obframe_plugins._ledger import Ledger, NoLedger
 from obframe_plugins._rocks import Cursor, HandleClosed, RowDatabase
+from obframe_plugins._usage import reckon_usage
 
 log = logging.getLogger("obframe.rocksdb")
 
 _T = TypeVar("_T")
 
+_FIRST_CHUNK: Final = 8
 _CHUNK: Final = 512
 _CATCH_UP_TRIES: Final = 5
 
@@ -61,24 +68,39 @@ class RowReads:
             StoreCorrupt: While iterating: a part cannot be read.
             StorageError: While iterating: the storage was closed or opened anew.
         """
+        return _records(symbol, self.scan_batches(symbol, start, end))
+
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        """Iterate over the same rows by the same rules, many at a time."""
         check_symbol(symbol)
         if end < start or end < MIN_TIMESTAMP or start > MAX_TIMESTAMP:
             return iter(())
         lower = row_key(symbol, clamp(start))
         upper = row_key(symbol, clamp(end)) + b"\0"
         cursor = self.read(lambda database: database.cursor(lower, upper))
-        return self._rows(cursor, symbol, len(lower))
+        return self._batches(cursor, symbol, len(lower), (clamp(start), clamp(end)))
 
-    def _rows(self, cursor: Cursor, symbol: str, length: int) -> Iterator[Record]:
+    def _batches(
+        self, cursor: Cursor, symbol: str, length: int, bounds: tuple[int, int]
+    ) -> Iterator[RowBatch]:
         strays = Strays()
+        count = _FIRST_CHUNK  # who wants the first row alone does not pay for many
+        unread, last = bounds
         try:
-            while rows := cursor.read(_CHUNK):
-                for key, value in rows:
-                    digits = key[-10:]
-                    if len(key) == length and digits.isdigit():
-                        yield Record(symbol, int(digits), value)
-                    else:
-                        strays.add(key)
+            while True:
+                keys, values = cursor.take(count)
+                if not keys:
+                    return
+                count = min(2 * count, _CHUNK)
+                batch = _batch(keys, values, length, strays)
+                if batch.timestamps:
+                    unread = batch.timestamps[-1] + 1
+                    yield batch
+        except StoreCorrupt as error:
+            raise StoreCorrupt(
+                f"{error}; rows of {symbol} from {unread} on, up to {last}, were not read",
+                str(self._layout),
+            ) from error
         except HandleClosed:
             raise StorageError(
                 f"{self._layout}: the storage was closed or opened anew during the scan; "
@@ -115,6 +137,14 @@ class RowReads:
         self._warn_of(holding.strays)
         return list(holding.symbols)
 
+    def usage(self) -> Usage:
+        """Return what the store takes up now; the share of each symbol is an estimate."""
+
+        def reckon(database: RowDatabase) -> Usage:
+            return reckon_usage(self._layout, database)
+
+        return self.read(reckon)
+
     def gaps(self, symbol: str, start: int, end: int) -> list[Gap]:
         """Return the gaps that have a second in ``start..end``, oldest first, uncut."""
         return self._ledger.gaps(symbol, clamp(start), clamp(end)) if start <= end else []
@@ -122,6 +152,39 @@ class RowReads:
     def marks(self, symbol: str, start: int, end: int) -> list[Mark]:
         """Return the marks that have a second in ``start..end``, oldest first, uncut."""
         return self._ledger.marks(symbol, clamp(start), clamp(end)) if start <= end else []
+
+
+def _records(symbol: str, batches: Iterator[RowBatch]) -> Iterator[Record]:
+    try:
+        for timestamps, values in batches:
+            for timestamp, value in zip(timestamps, values, strict=True):
+                yield Record(symbol, timestamp, value)
+    finally:
+        if isinstance(batches, Generator):
+            batches.close()
+
+
+def _batch(keys: list[bytes], values: list[bytes], length: int, strays: Strays) -> RowBatch:
+    """Make a batch of keys and values, counting the keys that are no row's.
+
+    Args:
+        keys: In order; all begin with the symbol and ``:``.
+        values: Of each.
+        length: Of the key of a row.
+        strays: Counts the others.
+    """
+    digits = b"".join([key[-10:] for key in keys])
+    # One that is shorter has the ':' among its last ten: if none is, none is longer either.
+    if not digits.isdigit() or sum(map(len, keys)) != length * len(keys):
+        rows = [len(key) == length and key[-10:].isdigit() for key in keys]
+        for key in compress(keys, map(not_, rows)):
+            strays.add(key)
+        kept = list(compress(keys, rows)), list(compress(values, rows))
+        return _batch(*kept, length, strays) if kept[0] else RowBatch([], [])
+    first, last = int(digits[:10]), int(digits[-10:])
+    if last - first + 1 == len(keys):  # they ascend, so these are all there can be
+        return RowBatch(range(first, last + 1), values)
+    return RowBatch([int(digits[at : at + 10]) for at in range(0, len(digits), 10)], values)
 
 
 class ReadOnly(RowReads):
@@ -135,6 +198,10 @@ class ReadOnly(RowReads):
         self._refuse()
 
     def delete_before(self, symbol: str, timestamp: int) -> None:  # noqa: ARG002
+        """Raise ``StorageError``: this storage is for reading."""
+        self._refuse()
+
+    def reclaim(self) -> None:
         """Raise ``StorageError``: this storage is for reading."""
         self._refuse()
 

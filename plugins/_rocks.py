@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from rocksdict import (
@@ -53,7 +54,7 @@ class HandleClosed(Exception):
 
 def salvage_command(path: str) -> str:
     """Return the command that saves what can be read of a damaged database into a new one."""
-    return f"python -m obframe_plugins.salvage {path} {path}-saved"
+    return f"obframe repair {path}-saved --set rocksdb.path={path}"
 
 
 _LOCKED = re.compile(r"lock hold by current process|While lock file|lock file", re.IGNORECASE)
@@ -131,6 +132,23 @@ def _read_options(upper: bytes | None = None) -> ReadOptions:
     return options
 
 
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file of rows.
+
+    Attributes:
+        size: Its bytes.
+        first: Its first key.
+        last: Its last key.
+        rows: Keys in it, those that hide others as deleted not counted.
+    """
+
+    size: int
+    first: bytes
+    last: bytes
+    rows: int
+
+
 class Cursor:
     """Reads the keys of ``lower <= key < upper`` of one consistent state, forward, in pieces."""
 
@@ -146,7 +164,11 @@ class Cursor:
         self._error: Exception | None = None
 
     def read(self, count: int) -> list[tuple[bytes, bytes]]:
-        """Return the next ``count`` keys with values, or fewer; none at the end.
+        """Return the next ``count`` keys with values, or fewer; none at the end. As ``take``."""
+        return list(zip(*self.take(count), strict=True))
+
+    def take(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the next ``count`` keys and, apart, their values, or fewer; none at the end.
 
         Raises:
             StorageError: What comes next cannot be read.
@@ -159,21 +181,27 @@ class Cursor:
                 raise storage_error(self._error, self._path) from self._error
             rows = self._rows
             valid, key, value, advance = rows.valid, rows.key, rows.value, rows.next
-            found: list[tuple[bytes, bytes]] = []
+            keys: list[bytes] = []
+            values: list[bytes] = []
+            add_key, add_value = keys.append, values.append
             try:
-                while len(found) < count and valid():
-                    found.append((key(), value()))
+                for _ in range(count):
+                    if not valid():
+                        break
+                    add_key(key())
+                    add_value(value())
                     advance()
                 # Invalid means the end or an error, and only this tells which.
                 rows.status()
             except Exception as error:
                 self._error = error.with_traceback(None)
-                if not found:
+                del keys[len(values) :]
+                if not keys:
                     raise storage_error(error, self._path) from self._error
             finally:
                 # A kept traceback must not keep the iterator, which keeps the lock file locked.
                 del rows, valid, key, value, advance
-            return found
+            return keys, values
 
     @property
     def is_open(self) -> bool:
@@ -379,6 +407,24 @@ class RowDatabase:
                 f"{self._path}: the files changed all the while they were read; try again",
                 self._path,
             )
+
+    def files(self) -> list[RowFile]:
+        """List the files of rows that count now; what is in memory only is in none."""
+        with self._using() as handle:
+            return [
+                RowFile(
+                    file["size"],
+                    bytes(file["start_key"] or b""),
+                    bytes(file["end_key"] or b""),
+                    file["num_entries"] - file["num_deletions"],
+                )
+                for file in handle.live_files()
+            ]
+
+    def compact_range(self, begin: bytes, end: bytes) -> None:
+        """Rewrite what lies in ``begin <= key <= end``, without what is deleted of it."""
+        with self._using() as handle:
+            handle.compact_range(begin, end)
 
     def flush(self) -> None:
         """Write what is in memory to a file."""

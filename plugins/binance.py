@@ -111,7 +111,7 @@ class _Run:
 
     def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
         self._context = context
-        self._rest = RestClient(context, session)
+        self._rest = RestClient(context.settings, context.counters, session)
         self._symbols = SymbolWatch(
             f"Binance {context.settings.market}",
             context.settings,

@@ -227,6 +227,72 @@ def test_the_commands_of_the_page_run(
 
 
 @pytest.mark.slow
+def test_the_symbols_page_runs(command_line: CommandLine) -> None:
+    """Its commands in order, each run for some seconds; then its Python."""
+    page, folder = ROOT / "docs" / "symbols.md", command_line.folder
+    (listed,) = blocks(page, "text")
+    (folder / "symbols.txt").write_text(listed)
+    wanted = {"BTCUSDT", "ETHUSDT"}
+    command_line.environ["PERSISTENT_SYMBOLS"] = "BTCUSDT ETHUSDT"
+    with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
+        (rest,) = [url for url in urls if "rest_url" in url]
+        command_line.environ["OBFRAME_TOP_REST_URL"] = rest.partition("rest_url=")[2]
+        for number, line in enumerate(commands(page)):
+            _, *arguments = shlex.split(line)
+            if arguments[0] != "run":
+                result = command_line.run(*arguments)
+                assert result.returncode == 0, f"{line}: {result.stderr}"
+                continue
+            if "environment" not in line:
+                command_line.environ.pop("PERSISTENT_SYMBOLS", None)
+            place = f"--set=rocksdb.path=data-{number}"
+            result = command_line.run(*arguments, "--duration", "3", place, *urls)
+            assert result.returncode == 0, f"{line}: {result.stderr}"
+            stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
+            assert {json.loads(each)["symbol"] for each in stored} == wanted, line
+    (source,) = blocks(page, "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", source],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
+    )
+    assert done.stdout == "['BTCUSDT', 'ETHUSDT', 'SOLUSDT']\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_venues_page_runs(
+    command_line: CommandLine, eventually: Eventually, unused_port: int
+) -> None:
+    """Its commands in order, with a Binance and a Kraken on loopback."""
+    lines = [line.replace("9100", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
+    several, query, gaps, alone, exchange, run = lines
+    place = "--set=rocksdb.path=alone"
+    with (
+        command_line.venue("--symbols", "BTCUSDT") as urls,
+        command_line.start(*shlex.split(exchange)[1:]) as kraken,
+    ):
+        assert kraken.stdout is not None
+        printed = [kraken.stdout.readline().strip() for _ in range(3)]
+        assert printed[2].startswith("obframe run --plugins rocksdb,kraken"), printed
+        url = f"--set=kraken.ws_url=ws://127.0.0.1:{unused_port}/v2"
+        result = command_line.run(*shlex.split(several)[1:], *urls, url, "--duration", "5")
+        assert result.returncode == 0, result.stderr
+        for line in (query, gaps):
+            result = command_line.run(*shlex.split(line)[1:])
+            assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTCUSDT", "kraken/BTC/USD"}
+        result = command_line.run(*shlex.split(alone)[1:], place, url, "--duration", "4")
+        assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTC/USD", "ETH/USD"}
+        result = command_line.run(*shlex.split(run)[1:], "--set=rocksdb.path=last")
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
 def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> None:
     exchange, run = (line for line in commands(ROOT / "docs" / "exchange.md"))
     exchange, run = (line.replace("9000", str(unused_port)) for line in (exchange, run))

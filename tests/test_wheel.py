@@ -90,7 +90,7 @@ def test_the_wheel_works_in_a_clean_environment(built: Path, tmp_path: Path) -> 
     )
     assert Path(where.strip()).is_relative_to(environment)
     listed = call(obframe, "plugins", "--format", "csv", cwd=tmp_path, environ=environ)
-    for name in ("binance", "memory", "rocksdb", "static"):
+    for name in ("binance", "file", "memory", "rocksdb", "runtime", "static", "top"):
         assert f"\n{name}," in listed
     shown = call(obframe, "demo", "--seconds", "4", cwd=tmp_path, environ=environ)
     for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "a row"):

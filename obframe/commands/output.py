@@ -97,7 +97,7 @@ def say(text: str = "", end: str = "\n") -> None:
 
 def write(
     output: Format,
-    rows: Iterable[T],
+    rows: Iterable[T | None],
     *,
     columns: Sequence[str],
     cells: Callable[[T], Sequence[object]],
@@ -108,7 +108,7 @@ def write(
 
     Args:
         output: The format.
-        rows: What to print.
+        rows: What to print. None: more may be long in coming, so what came is handed on.
         columns: Headings of table and CSV.
         cells: Gives a row's cells for table and CSV.
         value: Gives a row's object for JSON.
@@ -119,12 +119,23 @@ def write(
     """
     match output:
         case Format.TABLE:
-            lines = (cells(row) for row in rows)
-            write_table(_OUTPUT.write, columns, lines, title=title, width=terminal_width())
+            lines = (None if row is None else cells(row) for row in rows)
+            write_table(
+                _OUTPUT.write,
+                columns,
+                lines,
+                flush=_OUTPUT.flush,
+                title=title,
+                width=terminal_width(),
+            )
         case Format.CSV:
             writer = csv.writer(_OUTPUT, lineterminator="\n")
             writer.writerow(columns)
-            writer.writerows(cells(row) for row in rows)
+            for row in rows:
+                if row is None:
+                    _OUTPUT.flush()
+                else:
+                    writer.writerow(cells(row))
         case Format.JSONL:
             _write_json(rows, value, "", "", "")
         case Format.JSON:
@@ -133,12 +144,19 @@ def write(
 
 
 def _write_json(
-    rows: Iterable[T], value: Callable[[T], dict[str, Any]], head: str, between: str, tail: str
+    rows: Iterable[T | None],
+    value: Callable[[T], dict[str, Any]],
+    head: str,
+    between: str,
+    tail: str,
 ) -> None:
     # Every row ends its line at once: a note may come next on the same terminal.
     encode = msgspec.json.Encoder().encode
     lead = head
     for row in rows:
+        if row is None:
+            _OUTPUT.flush()
+            continue
         _OUTPUT.write(f"{lead}{encode(value(row)).decode()}\n")
         lead = between
     _OUTPUT.write(tail if lead == between else head + tail)

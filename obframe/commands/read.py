@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from obframe.commands.output import Format, counted, note, utc, utc_after, write
 from obframe.commands.session import Choice
-from obframe.errors import ObframeError, SymbolError
+from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
-from obframe.query import Row, check_range, decode, parse_time, rows, start_of_last
-from obframe.types import (
-    MAX_TIMESTAMP,
-    MIN_TIMESTAMP,
-    SNAPSHOT_DEPTH,
-    Gap,
-    Instrument,
-)
+from obframe.query import Row, check_stored, latest, rows, start_of_last
+from obframe.times import check_range, parse_time
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Instrument
 from obframe.vetting import STORAGE
-
-
-class UnknownSymbol(ObframeError):
-    """The storage holds neither rows nor gaps of the symbol."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +56,69 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     """
     Instrument.parse(symbol)
     with choice.load([STORAGE]).read() as storage:
-        _check_stored(storage, symbol)
-        start, end = _resolve(storage, symbol, window)
-        tally = _Tally()
+        check_stored(storage, symbol)
+        start, end = resolve(storage, symbol, window)
+        tally = Tally()
         found = rows(storage, symbol, start, end)
         same_day = start // 86_400 == end // 86_400
         when = (lambda second: utc(second)[11:]) if same_day else utc
         with closing(found) if isinstance(found, Generator) else nullcontext():
-            write(
-                output,
-                tally.watch(counted(itertools.islice(found, limit), f"reading {symbol}"), output),
-                columns=_TABLE if output is Format.TABLE else _FLAT,
-                cells=(lambda row: _table_cells(row, when))
-                if output is Format.TABLE
-                else _flat_cells,
-                value=_row_object,
-                title=f"{symbol}, {utc(start)} to {utc_after(end, start)} UTC",
-            )
+            some = counted(itertools.islice(found, limit), f"reading {symbol}")
+            title = f"{symbol}, {utc(start)} to {utc_after(end, start)} UTC"
+            print_rows(output, some, tally, title=title, when=when)
         cut = limit is not None and tally.rows >= limit
         if not cut:
             _tell_missing(storage, symbol, start, end, tally)
     return 1 if tally.broken else 0
 
 
-class _Tally:
-    """Counts rows on their way and tells of those that cannot be decoded."""
+def print_rows(
+    output: Format,
+    found: Iterable[Row | None],
+    tally: Tally,
+    *,
+    title: str,
+    when: Callable[[int], str],
+) -> None:
+    """Print rows as they come.
+
+    Args:
+        output: The format.
+        found: Rows; None: more may be long in coming.
+        tally: Counts them.
+        title: Stands over the table.
+        when: Writes a second for the table.
+    """
+    write(
+        output,
+        tally.watch(found, output),
+        columns=_TABLE if output is Format.TABLE else _FLAT,
+        cells=(lambda row: _table_cells(row, when)) if output is Format.TABLE else _flat_cells,
+        value=_row_object,
+        title=title,
+    )
+
+
+class Tally:
+    """Counts rows on their way and tells of those that cannot be decoded.
+
+    Attributes:
+        rows: How many came.
+        broken: How many of them cannot be decoded.
+        first: Second of the first.
+    """
 
     def __init__(self) -> None:
         self.rows = 0
         self.broken = 0
         self.first = MAX_TIMESTAMP
 
-    def watch(self, found: Iterator[Row], output: Format) -> Iterator[Row]:
+    def watch(self, found: Iterable[Row | None], output: Format) -> Iterator[Row | None]:
+        """Pass rows on, but for broken ones where a format has no place for them."""
         for row in found:
+            if row is None:
+                yield None
+                continue
             self.rows += 1
             self.first = min(self.first, row.timestamp)
             if row.error is not None:
@@ -109,27 +129,12 @@ class _Tally:
             yield row
 
 
-def _check_stored(storage: Storage, symbol: str) -> None:
-    known = storage.symbols()
-    if symbol in known:
-        return
-    bare = _bare(symbol)
-    alike = [each for each in known if _bare(each) == bare]
-    alike += difflib.get_close_matches(symbol.upper(), known, n=1)
-    mend = (
-        f"did you mean {alike[0]}?" if alike else "stored: " + (", ".join(known[:20]) or "nothing")
-    )
-    raise UnknownSymbol(f"nothing is stored of {symbol!r}; {mend}")
+def resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
+    """Return the first and last second of a window.
 
-
-def _bare(symbol: str) -> str:
-    try:
-        return Instrument.parse(symbol).native.upper()
-    except SymbolError:
-        return ""
-
-
-def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
+    Raises:
+        QueryError: It cannot be asked for.
+    """
     now = time.time()
     latest = storage.latest(symbol)
     newest = latest.timestamp if latest is not None else int(now)
@@ -146,7 +151,7 @@ def _resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
     return start, end
 
 
-def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _Tally) -> None:
+def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: Tally) -> None:
     latest = storage.latest(symbol)
     if latest is None:
         note(f"no rows of {symbol} are stored; why: obframe gaps {symbol}")
@@ -167,18 +172,8 @@ def _tell_missing(storage: Storage, symbol: str, start: int, end: int, tally: _T
         note(f"{what} no row ({causes or 'no cause recorded'})")
 
 
-_TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels")
-_FLAT = (
-    "symbol",
-    "timestamp",
-    "update_id",
-    *(
-        f"{side}{level}_{field}"
-        for side in ("bid", "ask")
-        for level in range(1, SNAPSHOT_DEPTH + 1)
-        for field in ("price", "quantity")
-    ),
-)
+_TABLE = ("time", "update id", "bid size", "bid", "ask", "ask size", "levels", "trust")
+_FLAT = (*SNAPSHOT_COLUMNS, "trust")
 
 
 def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
@@ -186,17 +181,13 @@ def _table_cells(row: Row, when: Callable[[int], str]) -> list[object]:
     bids, asks = row.snapshot.bids, row.snapshot.asks
     bid, ask = (bids or [("", "")])[0], (asks or [("", "")])[0]
     levels = f"{len(bids)}+{len(asks)}"
-    return [when(row.timestamp), row.snapshot.update_id, bid[1], bid[0], ask[0], ask[1], levels]
+    update_id, trust = row.snapshot.update_id, str(row.trust)
+    return [when(row.timestamp), update_id, bid[1], bid[0], ask[0], ask[1], levels, trust]
 
 
 def _flat_cells(row: Row) -> list[object]:
     assert row.snapshot is not None
-    cells: list[object] = [row.symbol, row.timestamp, row.snapshot.update_id]
-    for side in (row.snapshot.bids, row.snapshot.asks):
-        for level in side[:SNAPSHOT_DEPTH]:
-            cells += level
-        cells += [""] * 2 * (SNAPSHOT_DEPTH - len(side))
-    return cells
+    return [*snapshot_to_cells(row.snapshot), str(row.trust)]
 
 
 def _row_object(row: Row) -> dict[str, Any]:
@@ -206,6 +197,7 @@ def _row_object(row: Row) -> dict[str, Any]:
         "symbol": row.symbol,
         "timestamp": row.timestamp,
         "update_id": row.snapshot.update_id,
+        "trust": row.trust.names,
         "bids": row.snapshot.bids,
         "asks": row.snapshot.asks,
     }
@@ -221,8 +213,7 @@ def symbols(choice: Choice, output: Format) -> int:
 
         def newest() -> Iterator[tuple[str, Row | None]]:
             for symbol in found:
-                record = storage.latest(symbol)
-                yield symbol, None if record is None else decode(record)
+                yield symbol, latest(storage, symbol)
 
         def cells(line: tuple[str, Row | None]) -> list[object]:
             symbol, row = line
@@ -256,7 +247,7 @@ def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
     end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)
     check_range(symbol, start, end)
     with choice.load([STORAGE]).read() as storage:
-        _check_stored(storage, symbol)
+        check_stored(storage, symbol)
         found = storage.gaps(symbol, start, end)
     if output is Format.TABLE and not found:
         note(f"no gaps of {symbol} are recorded in this window")

@@ -13,18 +13,24 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import msgspec
 
-from obframe.commands.output import Format, note, say
+from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import StoreUnavailable
 from obframe.recorder import Recorder, RunSummary
+from obframe.sinks import SinkPart
 from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
 logger = logging.getLogger("obframe.run")
+
+_NOT_DRAINED = 3
+_OBSERVERS_END = 5.0
+"""Seconds that observers have at the end for what they were not told yet."""
 
 _CHATTY = ("aiohttp", "asyncio", "picows", "websockets")
 
@@ -75,8 +81,17 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
         note(describe(summary))
     else:
         say(msgspec.json.encode(summary).decode())
+    failure = "rows could not be stored before the end; the log tells how many"
+    if summary.abandoned:
+        # Threads of theirs may never end, and the interpreter would wait for them.
+        note("ended without " + ", ".join(summary.abandoned))
+        if not summary.drained:
+            note(failure)
+        logging.shutdown()
+        flush()
+        os._exit(0 if summary.drained else _NOT_DRAINED)
     if not summary.drained:
-        raise StoreUnavailable("rows could not be stored before the end; the log tells how many")
+        raise StoreUnavailable(failure)
     return 0
 
 
@@ -145,12 +160,12 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ending.on_signal, number)
     async with AsyncExitStack() as stack:
+        source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
         sinks = {
-            provider.name: await session.open_provider(stack, SINK, provider)
-            for provider in session.registry.providers(SINK)
+            provider.name: SinkPart(partial(session.opening, SINK, provider), provider.backfill)
+            for provider in session.sinks
         }
-        source = await session.open(stack, SYMBOL_SOURCE)
         feeds = await session.open_feeds(stack)
         recorder = Recorder(
             feed=feeds,
@@ -161,6 +176,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             retention=session.settings.retention,
             notify=session.registry.notify,
             plugins=[plugin.name for plugin in session.registry.plugins],
+            sections=session.settings.providers,
         )
         if ending.asked:
             return None
@@ -168,10 +184,19 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         gc.collect()
         gc.freeze()
         ending.recorder = recorder
-        names = [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
+        names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
         venues = [f"feed {each}" for each in session.venues.names]
         if len(venues) > 1:
             venues.append(f"default venue {session.venues.default or 'none'}")
         parts = [*names, *venues, f"event loop {event_loop}"]
+        parts += [f"sink {name}" for name in sinks]
         logger.info("recording: %s", ", ".join(parts))
-        return await recorder.run(duration)
+        observers = session.registry.observers
+        try:
+            summary = await recorder.run(duration)
+        finally:
+            slow = await asyncio.to_thread(observers.close, _OBSERVERS_END)
+        counters = {**summary.counters, **observers.counters()}
+        abandoned = (*summary.abandoned, *(f"observers of {name}" for name in slow))
+        return replace(summary, counters=dict(sorted(counters.items())), abandoned=abandoned)

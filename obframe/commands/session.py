@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 from obframe.config import SYMBOLS_KEY, load_settings
 from obframe.errors import ObframeError, PluginError
 from obframe.feeds import FeedSet, Venues
-from obframe.protocols import Provider, Storage
+from obframe.protocols import Provider, Storage, SymbolSource
+from obframe.reader import open_reader
 from obframe.registry import Registry, load
 from obframe.settings import Settings
-from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
+from obframe.union import unite
+from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE, Kind, check_protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,7 @@ class Choice:
         assignments: ``--set``.
         symbols: ``--symbols``.
         names: The provider chosen for a kind, by the kind's name.
+        sinks: Texts of ``--sink``, likewise; empty for all sinks that are loaded.
     """
 
     plugins: tuple[str, ...] = ()
@@ -35,6 +38,7 @@ class Choice:
     assignments: tuple[str, ...] = ()
     symbols: str | None = None
     names: dict[str, str | None]
+    sinks: tuple[str, ...] = ()
 
     def load(self, kinds: Collection[Kind]) -> Session:
         """Load the plugins and read the settings.
@@ -43,17 +47,18 @@ class Choice:
             PluginError: A plugin cannot be loaded.
             ConfigError: The settings are wrong.
         """
-        names = [name.strip() for text in self.plugins for name in text.split(",")]
-        registry = load([name for name in names if name], kinds)
+        registry = load(_names(self.plugins), kinds)
         chosen = {
             kind.name: registry.choose(kind, self.names.get(kind.name))
             for kind in kinds
-            if kind is not FEED
+            if kind not in (FEED, SYMBOL_SOURCE)
         }
+        wanted = self.names.get(SYMBOL_SOURCE.name)
+        sources = _choose_sources(registry, wanted) if SYMBOL_SOURCE in kinds else ()
         venues = (
             _choose_venues(registry, self.names.get(FEED.name)) if FEED in kinds else Venues(())
         )
-        uses_static = getattr(chosen.get(SYMBOL_SOURCE.name), "name", "") == SYMBOLS_KEY[0]
+        uses_static = any(provider.name == SYMBOLS_KEY[0] for provider in sources)
         settings = load_settings(
             registry.sections(),
             config=self.config,
@@ -63,7 +68,13 @@ class Choice:
             installed=registry.has_section,
             refusals=venues.refusals if venues.names and uses_static else None,
         )
-        return Session(registry, settings, chosen, venues)
+        named = _names(self.sinks) or [one.name for one in registry.providers(SINK)]
+        sinks = tuple(registry.choose(SINK, name) for name in dict.fromkeys(named))
+        return Session(registry, settings, chosen, sources, venues, sinks)
+
+
+def _names(texts: Iterable[str]) -> list[str]:
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +84,30 @@ class Session:
     Attributes:
         registry: The plugins.
         settings: All settings.
-        chosen: The provider chosen for each kind but feeds, by the kind's name.
+        chosen: The storage's provider, by its kind's name.
+        sources: The providers of the symbol sources whose sets are recorded together.
         venues: The loaded feeds, which are all used, and the default one among them.
+        sinks: The sinks that are used.
     """
 
     registry: Registry
     settings: Settings
     chosen: dict[str, Provider[Any]]
+    sources: tuple[Provider[Any], ...]
     venues: Venues
+    sinks: tuple[Provider[Any], ...] = ()
+
+    async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
+        """Open the symbol sources, as one; the stack closes them.
+
+        Raises:
+            ObframeError: One cannot be opened, or what it opens is no symbol source.
+        """
+        opened = {
+            provider.name: await self.open_provider(stack, SYMBOL_SOURCE, provider)
+            for provider in self.sources
+        }
+        return unite(opened)
 
     async def open_feeds(self, stack: AsyncExitStack) -> FeedSet:
         """Open the loaded feeds; the stack closes them.
@@ -120,6 +147,17 @@ class Session:
         check_protocol(part, kind, provider.name)
         return part
 
+    @asynccontextmanager
+    async def opening(self, kind: Kind, provider: Provider[Any]) -> AsyncIterator[Any]:
+        """Give what a provider opens, checked; closed on leaving.
+
+        Raises:
+            ObframeError: It refuses, or what it opens is not of its kind.
+        """
+        async with provider.open(self.settings.providers[provider.name]) as part:
+            check_protocol(part, kind, provider.name)
+            yield part
+
     @contextmanager
     def read(self) -> Iterator[Storage]:
         """Open the chosen storage for reading, beside a process that may be writing it.
@@ -128,15 +166,16 @@ class Session:
             ObframeError: It cannot be opened, or cannot be read by another process.
         """
         provider = self.chosen[STORAGE.name]
-        if provider.open_reader is None:
-            raise PluginError(
-                provider.name,
-                "this storage cannot be read by another process than its recorder",
-                "record into one that can, such as --storage rocksdb",
-            )
-        with provider.open_reader(self.settings.providers[provider.name]) as storage:
-            check_protocol(storage, STORAGE, provider.name)
+        with open_reader(provider, self.settings.providers[provider.name]) as storage:
             yield storage
+
+
+def _choose_sources(registry: Registry, wanted: str | None) -> tuple[Provider[Any], ...]:
+    """Return the symbol sources that ``--symbol-source A,B`` names; else all that are loaded."""
+    if wanted is None:
+        return tuple(registry.providers(SYMBOL_SOURCE))
+    names = dict.fromkeys(name.strip() for name in wanted.split(","))
+    return tuple(registry.choose(SYMBOL_SOURCE, name) for name in names)
 
 
 def _choose_venues(registry: Registry, wanted: str | None) -> Venues:

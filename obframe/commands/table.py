@@ -39,8 +39,9 @@ def terminal_width() -> int | None:
 def write_table(
     write: Callable[[str], object],
     columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
+    rows: Iterable[Sequence[object] | None],
     *,
+    flush: Callable[[], object] = lambda: None,
     title: str = "",
     width: int | None = None,
 ) -> None:
@@ -49,12 +50,19 @@ def write_table(
     Args:
         write: Takes the text, line by line.
         columns: Headings; those in ``PROSE`` may be shortened.
-        rows: The cells of each row, as many as columns.
+        rows: The cells of each row, as many as columns. None: more may be long in coming, so what
+            came is written and flushed.
+        flush: Hands on what was written.
         title: Stands over the table.
         width: Characters of a line; None: nothing is shortened.
     """
     coming = iter(rows)
-    sample = list(itertools.islice(coming, _SAMPLE))
+    sample: list[Sequence[object]] = []
+    for row in coming:
+        if row is not None:
+            sample.append(row)
+        if len(sample) == _SAMPLE or (row is None and sample):
+            break
     if not sample:
         return
     layout = _Layout(columns, sample, width)
@@ -62,8 +70,11 @@ def write_table(
         write(clean(title) + "\n")
     for line in layout.head():
         write(line + "\n")
-    for row in itertools.chain(sample, coming):
-        write(layout.line(row))
+    for row in itertools.chain(sample, [None], coming):
+        if row is None:
+            flush()
+        else:
+            write(layout.line(row))
 
 
 class _Layout:

@@ -1,6 +1,7 @@
 """A venue on your desk: Binance's wire on loopback, from captures or a seeded simulation.
 
 One port serves REST and websockets. ``Exchange`` runs it inside a test, ``serve`` as a process.
+``exchange_kraken`` does the same with another venue's wire.
 """
 
 from __future__ import annotations
@@ -22,14 +23,25 @@ from obframe.testing.exchange_channel import Channel, wrap
 from obframe.testing.exchange_faults import FAULTS, Fault, FaultPlan, parse_fault
 from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired, Sockets
 from obframe.testing.exchange_journal import Journal
+from obframe.testing.exchange_kraken import KrakenExchange
 from obframe.testing.exchange_loop import LoopSource
 from obframe.testing.exchange_market import MARKETS, Depth, Event, Source
 from obframe.testing.exchange_options import ExchangeOptions
 from obframe.testing.exchange_rest import Rest, Weights
 from obframe.testing.exchange_simulation import SimulationSource
 from obframe.testing.exchange_socket import Connection, frame
+from obframe.testing.exchange_ticker import Volumes
 
-__all__ = ["FAULTS", "Exchange", "ExchangeOptions", "ExchangeStats", "Fired", "serve"]
+__all__ = [
+    "FAULTS",
+    "Exchange",
+    "ExchangeOptions",
+    "ExchangeStats",
+    "Fired",
+    "KrakenExchange",
+    "make_exchange",
+    "serve",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +74,7 @@ class Exchange:
         ws_url: Such as ``ws://127.0.0.1:40123``.
         journal: What truly happened, when ``options.record`` is set.
         finished: Set when the captures have come to their end.
+        volumes: What was traded of each symbol in 24 hours, as ``ticker/24hr`` tells it.
 
     Raises:
         ValueError: Captures or the journal's directory cannot be used, or a fault names a symbol
@@ -76,6 +89,7 @@ class Exchange:
         self.faults = FaultPlan()
         self.source = make_source(options)
         self.market = self.source.market
+        self.volumes = Volumes(self.source.listings)
         for text in options.faults:
             self.inject(text)
         self.journal = Journal(options.record) if options.record else None
@@ -93,6 +107,7 @@ class Exchange:
         )
         app = web.Application()
         app.add_routes([*Rest(self, weights).routes(), *self._sockets.routes()])
+        app.add_routes(self.volumes.routes())
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -136,7 +151,7 @@ class Exchange:
         Raises:
             ValueError: The fault is not known, or its symbol not listed.
         """
-        fault = parse_fault(text)
+        fault = parse_fault(text, "binance")
         if fault.symbol and fault.symbol not in self.source.listings:
             listed = ", ".join(self.source.listings)
             raise ValueError(f"fault {text!r}: no symbol {fault.symbol!r}: choose from {listed}")
@@ -282,6 +297,15 @@ def _read_tls(path: Path | None) -> ssl.SSLContext | None:
     return context
 
 
+def make_exchange(options: ExchangeOptions) -> Exchange | KrakenExchange:
+    """Return the venue that the options name.
+
+    Raises:
+        ValueError: As ``Exchange``.
+    """
+    return KrakenExchange(options) if options.venue == "kraken" else Exchange(options)
+
+
 async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None]) -> None:
     """Run a venue until SIGINT, SIGTERM or, with ``at_end="exit"``, the captures' end.
 
@@ -296,7 +320,7 @@ async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     with contextlib.ExitStack() as handlers:
-        async with Exchange(options) as venue:
+        async with make_exchange(options) as venue:
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not every thread and platform can: then the caller's own way of ending applies.
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):

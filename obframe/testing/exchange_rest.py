@@ -17,6 +17,7 @@ from obframe.testing.exchange_channel import now_ms
 from obframe.testing.exchange_faults import Fault, FaultPlan, Scope
 from obframe.testing.exchange_journal import Journal
 from obframe.testing.exchange_market import Depth, Listing, Market, Source
+from obframe.testing.exchange_ticker import CONTRACT_SIZE, Volumes, describe_day, weigh_ticker
 
 _SYMBOL = re.compile(r"[^\sa-z]{1,50}")
 _ASSETS = re.compile(r"(.+?)(USDT|USDC|FDUSD|USD|BTC|ETH|BNB|EUR|TRY)(_.+)?$")
@@ -76,6 +77,7 @@ class Hub(Protocol):
     source: Source
     faults: FaultPlan
     journal: Journal | None
+    volumes: Volumes
 
     def halted(self, symbol: str) -> bool:
         """Tell whether trading in a symbol is halted."""
@@ -117,6 +119,7 @@ class Rest:
             "time": (lambda _: {"serverTime": now_ms()}, lambda _: 1),
             "exchangeInfo": (self._info, lambda _: self._market.info_weight),
             "depth": (self._depth, self._depth_weight),
+            "ticker/24hr": (self._day, self._day_weight),
         }
         return [
             web.get(f"{self._market.rest}/{name}", self._handler(*answer))
@@ -257,6 +260,32 @@ class Rest:
             await asyncio.sleep(delay)
         return self._respond(200, encoded)
 
+    def _day_weight(self, request: web.Request) -> int:
+        if "symbol" in request.query:
+            return weigh_ticker(self._market, 1)
+        named = request.query.get("symbols") if not self._market.futures else None
+        return weigh_ticker(self._market, None if named is None else named.count(",") + 1)
+
+    def _day(self, request: web.Request) -> object:
+        wanted = list(self._hub.source.listings)
+        if not self._market.futures:
+            wanted = self._wanted(request.query, wanted)
+        elif "symbol" in request.query:
+            wanted = [self._symbol(request.query["symbol"])]
+        days = [
+            describe_day(
+                self._market,
+                symbol,
+                self._hub.volumes[symbol],
+                self._hub.source.depth(symbol, 1),
+                now_ms(),
+                brief=request.query.get("type") == "MINI",
+            )
+            for symbol in wanted
+        ]
+        # COIN-M answers with a list even for one.
+        return days[0] if "symbol" in request.query and self._market.name != "coinm" else days
+
     def _deadline(self, fault: Fault) -> float:
         return time.monotonic() + fault.number("retry")
 
@@ -339,7 +368,7 @@ class Rest:
             "contractStatus" if coin else "status": status,
             "pair": symbol.partition("_")[0],
             "contractType": "PERPETUAL",
-            "contractSize": 100,
+            "contractSize": CONTRACT_SIZE,
             "marginAsset": base if coin else quote,
             "pricePrecision": len(listing.tick.partition(".")[2]),
             "quantityPrecision": len(listing.step.partition(".")[2]),

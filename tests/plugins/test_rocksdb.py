@@ -40,6 +40,8 @@ from obframe import (
     SymbolError,
 )
 from obframe_plugins import _rocks
+from obframe_plugins._layout import Layout
+from obframe_plugins._salvage import salvage
 from obframe_plugins.rocksdb import (
     RocksSettings,
     RocksStorage,
@@ -47,7 +49,6 @@ from obframe_plugins.rocksdb import (
     open_reader,
     open_storage,
 )
-from obframe_plugins.salvage import main, salvage
 
 T = 1_737_158_400
 ALWAYS = (0, 10**10)
@@ -321,7 +322,7 @@ def test_row_47_missing_current_or_manifest_is_refused_and_untouched(
         damage()
         before = fingerprint(tmp_path)
         for attempt in (RocksStorage.open, lambda s: open_reader(s).__enter__()):
-            with pytest.raises(StoreCorrupt, match="python -m obframe_plugins"):
+            with pytest.raises(StoreCorrupt, match="`obframe repair "):
                 attempt(settings)
         assert fingerprint(tmp_path) == before
         shutil.rmtree(rows)
@@ -644,18 +645,20 @@ def test_row_45_damage_in_the_middle_of_the_log_is_refused(
     before = {file.name: file.read_bytes() for file in Path(broken.path).glob("0*")}
     with pytest.raises(StoreCorrupt) as caught:
         RocksStorage.open(broken)
-    command = f"python -m obframe_plugins.salvage {broken.path} {broken.path}-saved"
+    command = f"obframe repair {broken.path}-saved --set rocksdb.path={broken.path}"
     assert f"`{command}`" in str(caught.value)
     assert {file.name: file.read_bytes() for file in Path(broken.path).glob("0*")} == before
     answer = subprocess.run(
-        [sys.executable, *command.split()[1:]], capture_output=True, text=True, check=True
+        [sys.executable, "-m", *command.split()], capture_output=True, text=True, check=False
     )
+    assert answer.returncode == 1
     with opened(RocksSettings(path=broken.path + "-saved")) as storage:
         saved = list(storage.scan("BTCUSDT", *ALWAYS))
         assert set(saved) < set(rows)
         assert len(saved) > 1000 * where - 100
-        assert f"{len(saved)} rows saved" in answer.stdout
-        assert len(storage.gaps("BTCUSDT", *ALWAYS)) == 1
+        assert f"{len(saved):,} rows saved" in answer.stderr
+        gap = Gap("BTCUSDT", T + 5000, T + 5001, GapReason.DISK)
+        assert gap in storage.gaps("BTCUSDT", *ALWAYS)
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.9])
@@ -704,18 +707,25 @@ def test_salvage_steps_over_a_bad_block(settings: RocksSettings, tmp_path: Path)
     _damage(_only(settings.path, "*.sst"), 0.30)
     _damage(_only(settings.path, "*.sst"), 0.60)
     before = fingerprint(tmp_path / "rows")
-    result = salvage(settings.path, str(tmp_path / "saved"))
+    result = salvage(Layout(settings.path), Layout(str(tmp_path / "saved")))
     assert fingerprint(tmp_path / "rows") == before
     assert result.holes == 2
     assert result.foreign == 0
     assert 9000 - 2 * 90 <= result.rows < 9000
     with opened(RocksSettings(path=str(tmp_path / "saved"))) as storage:
         saved = [row for symbol in rows for row in storage.scan(symbol, *ALWAYS)]
+        told = [storage.gaps(symbol, *ALWAYS) for symbol in rows]
     assert len(saved) == result.rows
     assert set(saved) <= {row for some in rows.values() for row in some}
-    assert main([settings.path, str(tmp_path / "saved")]) == 1
-    assert main([str(tmp_path / "none"), str(tmp_path / "x")]) == 1
-    assert main([]) == 2
+    missing = {row[:2] for some in rows.values() for row in some} - {row[:2] for row in saved}
+    assert [gap for gaps in told for gap in gaps] == list(result.lost)
+    assert {gap.reason for gap in result.lost} == {GapReason.DAMAGED}
+    assert {
+        (gap.symbol, second) for gap in result.lost for second in range(gap.start, gap.end + 1)
+    } == missing
+    for source, target in ((settings.path, "saved"), (str(tmp_path / "none"), "x")):
+        with pytest.raises(StorageError):
+            salvage(Layout(source), Layout(str(tmp_path / target)))
 
 
 @pytest.mark.parametrize("place", [0.001, 0.335, 0.5])
@@ -742,7 +752,7 @@ def test_salvage_saves_every_row_that_can_be_read(
                 assert database.get_many([key]) == [row.value]
                 readable.add(row)
     assert 0 < len(rows) - len(readable) < 100
-    result = salvage(settings.path, str(tmp_path / "saved"))
+    result = salvage(Layout(settings.path), Layout(str(tmp_path / "saved")))
     with opened(RocksSettings(path=str(tmp_path / "saved"))) as storage:
         saved = {row for symbol in starts for row in storage.scan(symbol, *ALWAYS)}
     assert saved == readable
@@ -760,7 +770,7 @@ def test_salvage_rebuilds_a_lost_list_of_files(settings: RocksSettings, tmp_path
     for name in [*Path(broken.path).glob("MANIFEST-*"), Path(broken.path, "CURRENT")]:
         name.unlink()
     before = fingerprint(Path(broken.path))
-    assert salvage(broken.path, str(tmp_path / "saved")).rows == 2000
+    assert salvage(Layout(broken.path), Layout(str(tmp_path / "saved"))).rows == 2000
     assert fingerprint(Path(broken.path)) == before
 
 

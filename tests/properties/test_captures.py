@@ -5,13 +5,17 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgpack
 import numpy as np
 import pytest
 
+import obframe
+from obframe import Record
 from obframe._core import (
     ColumnDecoder,
     OrderBook,
@@ -20,6 +24,7 @@ from obframe._core import (
     parse_depth_update,
 )
 from obframe.testing.reference import ReferenceBook
+from obframe_plugins.rocksdb import RocksSettings, RocksStorage
 
 FULL_DEPTH_EVERY = 500
 
@@ -60,7 +65,9 @@ def take_levels(pairs: list[list[str]]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=lambda c: f"{c.market}-{c.symbol}")
-def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: Capture) -> None:
+def test_rebuilds_the_recorded_book_to_the_last_digit(
+    captures: Path, capture: Capture, tmp_path: Path
+) -> None:
     book = OrderBook(capture.symbol)
     reference = ReferenceBook()
     waiting: list[bytes] = []
@@ -142,6 +149,7 @@ def test_rebuilds_the_recorded_book_to_the_last_digit(captures: Path, capture: C
             checked += 1
     assert checked == capture.best_checked
     assert_same_in_columns(rows)
+    assert_same_in_window(rows, tmp_path)
 
 
 def assert_same_in_columns(rows: list[bytes]) -> None:
@@ -161,3 +169,29 @@ def assert_same_in_columns(rows: list[bytes]) -> None:
                 expected = [int(Decimal(text).scaleb(scale)) for text in texts]
                 assert units[2 * side + kind, at].tolist() == expected
                 assert doubles[2 * side + kind, at].tolist() == [float(text) for text in texts]
+
+
+def assert_same_in_window(rows: list[bytes], folder: Path) -> None:
+    """Store the rows, read them as a window from the files, and compare with msgpack's decimals."""
+    first = 1_737_158_400
+    unpacked = [msgpack.unpackb(row) for row in rows]
+    records = [
+        Record("BTCUSDT", first + at, msgpack.packb([*row[:3], first + at]))
+        for at, row in enumerate(unpacked)
+    ]
+    settings = RocksSettings(path=str(folder / "rows"), durability="process")
+    with closing(RocksStorage.open(settings)) as storage:
+        storage.append(records)
+        storage.flush()
+    with obframe.open(settings.path) as store:
+        window = store.window("BTCUSDT", first, first + len(rows) - 1)
+    assert len(window) == len(rows)
+    assert window.coverage.missing == ()
+    assert window.update_id.tolist() == [row[2] for row in unpacked]
+    scales = (window.price_scale or 0, window.quantity_scale or 0)
+    columns = (window.bid_prices, window.bid_quantities, window.ask_prices, window.ask_quantities)
+    for at, row in enumerate(unpacked):
+        for place, column in enumerate(columns):
+            texts = [level[place % 2] for level in row[place // 2]]
+            expected = [int(Decimal(text).scaleb(scales[place % 2])) for text in texts]
+            assert column[at].tolist() == expected

@@ -75,6 +75,7 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "update_id": 3,
         "bids": [["100.50", "1.5"]],
         "asks": [["100.60", "2.0"]],
+        "trust": [],
     }
     assert [row["timestamp"] for row in rows] == [FIRST + 2, FIRST + 3, FIRST + 4]
     whole = stored.run("query", "AAA", *window, "--format", "json")
@@ -90,7 +91,8 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "2.0",
         "",
     )
-    assert len(row) == 3 + 80
+    assert len(row) == 3 + 80 + 1
+    assert row["trust"] == "live"
 
 
 def test_query_takes_iso_times_and_shows_the_last_minute_by_default(stored: CommandLine) -> None:
@@ -142,7 +144,7 @@ def test_a_narrow_table_keeps_every_digit(stored: CommandLine) -> None:
     options = ("--from", str(FIRST), "--limit", "1")
     result = stored.run("query", "AAA", *options, environ={"COLUMNS": "20"})
     (line,) = result.stdout.splitlines()[3:]
-    assert line.split() == ["00:00:00", "1", "1.5", "100.5", "100.6", "2", "1+1"]
+    assert line.split() == ["00:00:00", "1", "1.5", "100.5", "100.6", "2", "1+1", "live"]
     gaps = stored.run("gaps", "BBB", environ={"COLUMNS": "20"}).stdout
     assert "2025-01-18 00:00:04  00:00:05        2  sequence  venue" in gaps
     assert "    5 after 3" in gaps
@@ -417,7 +419,8 @@ def test_help_is_quick(command_line: CommandLine) -> None:
         check=True,
         cwd=command_line.folder,
     )
-    slow = {"aiohttp", "asyncio", "rich", "rocksdict", "websockets", "obframe.recorder"}
+    slow = {"aiohttp", "asyncio", "numpy", "rich", "rocksdict", "websockets"}
+    slow |= {"obframe.recorder", "obframe.reader"}
     assert not slow & set(result.stdout.split())
 
 

@@ -1,4 +1,4 @@
-"""Times as people type them, rows with their errors, and what coverage tells."""
+"""Rows with their errors and trust, and what coverage tells."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from collections.abc import Iterator
 
 import pytest
 
-from obframe import Gap, GapReason, QueryError, Record, Snapshot, StoreCorrupt, SymbolError
-from obframe.query import Coverage, Span, coverage, parse_range, parse_time, rows
+from obframe import (
+    Gap,
+    GapReason,
+    Mark,
+    MarkKind,
+    QueryError,
+    Record,
+    RowBatch,
+    Snapshot,
+    StoreCorrupt,
+    SymbolError,
+    Trust,
+    UnknownSymbol,
+)
+from obframe.query import Coverage, Span, batches, check_stored, coverage, latest, rows
+from obframe.trust import judge
 from obframe_plugins.memory import MemoryStorage
 
-NOW = 1_737_158_400.75  # 2025-01-18T00:00:00.75Z
 T = 1_737_158_400
 GOLDEN = bytes.fromhex(
     "94 91 92 a6 31 30 30 2e 35 30 a3 31 2e 35 91 92 a6 31 30 30 2e 36 30 a3 32 2e 30"
@@ -24,70 +37,7 @@ def _row(timestamp: int) -> Record:
     return Record("BTCUSDT", timestamp, snapshot.pack())
 
 
-@pytest.mark.parametrize(
-    ("text", "second"),
-    [
-        ("now", T),
-        (" now ", T),
-        ("1737158400", 1_737_158_400),
-        ("2025-01-18", T),
-        ("2025-01-18T00:00:00Z", T),
-        ("2025-01-18T00:00:00.999Z", T),
-        ("2025-01-18 00:00:10", T + 10),
-        ("2025-01-18T02:00:00+02:00", T),
-        ("2025-01-17T19:00:00-05:00", T),
-        ("2027-01-15T08:00:00", 1_800_000_000),
-        ("-1h", T - 3600),
-        ("-30m", T - 1800),
-        ("-45s", T - 45),
-        ("-7d", T - 604_800),
-        ("-2w", T - 1_209_600),
-        ("-1h30m", T - 5400),
-        ("-1.5h", T - 5400),
-        ("+1d2h3m4s", T + 93_784),
-        ("+5m", T + 300),
-    ],
-)
-def test_parse_time(text: str, second: int) -> None:
-    assert parse_time(text, NOW) == second
-
-
-@pytest.mark.parametrize(
-    ("text", "hint"),
-    [
-        ("1737158400000", "looks like milliseconds; give Unix seconds, 1737158400"),
-        ("1737158400000000", "looks like microseconds; give Unix seconds, 1737158400"),
-        ("1737158400000000000", "looks like nanoseconds"),
-        ("-5", "is not Unix seconds"),
-        ("0", "is not Unix seconds"),
-        ("9" * 40, "is not Unix seconds"),
-        ("", "is no time"),
-        ("yesterday", "is no time"),
-        ("1h", "is no time"),
-        ("- 1h", "is no time"),
-        ("-1y", "is no time"),
-        ("-1h30", "is no time"),
-        ("-1h 30m", "is no time"),
-        ("2025-13-01", "is no time"),
-        ("１７３７１５８４００", "is no time"),
-        ("-999999999999d", "hundred years"),
-        ("-60000d", "hundred years"),
-        ("1970-01-01", "is not Unix seconds"),
-        ("2300-01-01", "is not Unix seconds"),
-    ],
-)
-def test_row_63_what_is_no_time_is_refused_with_a_hint(text: str, hint: str) -> None:
-    with pytest.raises(QueryError, match=hint) as caught:
-        parse_time(text, NOW)
-    assert isinstance(caught.value, ValueError)
-    assert caught.value.what == "time"
-    assert caught.value.value == text[:80] or hint.startswith(("looks", "is not Unix"))
-
-
 def test_row_63_a_range_upside_down_is_refused() -> None:
-    assert parse_range("-1h", "now", NOW) == (T - 3600, T)
-    with pytest.raises(QueryError, match="starts 3600 s after it ends"):
-        parse_range("now", "-1h", NOW)
     storage = MemoryStorage()
     with pytest.raises(QueryError, match="starts 1 s after it ends"):
         rows(storage, "BTCUSDT", T + 1, T)
@@ -216,3 +166,82 @@ def _seconds(spans: tuple[Span, ...]) -> set[int]:
     seconds = [second for span in spans for second in range(span.start, span.end + 1)]
     assert seconds == sorted(set(seconds))
     return set(seconds)
+
+
+def test_rows_bear_the_trust_that_their_marks_tell() -> None:
+    storage = MemoryStorage()
+    storage.append([_row(T + n) for n in (0, 1, 2, 5, 6)])
+    storage.append_marks(
+        [
+            Mark("BTCUSDT", T - 9, T + 1, MarkKind.UNCERTAIN),
+            Mark("BTCUSDT", T + 1, T + 5, MarkKind.EPOCH),
+            Mark("BTCUSDT", T + 3, T + 4, MarkKind.STALE),
+            Mark("BTCUSDT", T + 6, T + 9, MarkKind.RELIVED),
+        ]
+    )
+    uncertain, epoch = Trust.UNCERTAIN, Trust.EPOCH
+    told = [uncertain, uncertain | epoch, epoch, epoch, Trust.RELIVED]
+    assert [row.trust for row in rows(storage, "BTCUSDT", T, T + 60)] == told
+    assert [row.trust for row in rows(storage, "BTCUSDT", T + 2, T + 5)] == told[2:4]
+    newest = latest(storage, "BTCUSDT")
+    assert newest is not None
+    assert (newest.timestamp, newest.trust) == (T + 6, Trust.RELIVED)
+    assert latest(storage, "ETHUSDT") is None
+    texts = [str(each) for each in (Trust.LIVE, epoch, uncertain | epoch)]
+    assert texts == ["live", "epoch", "uncertain+epoch"]
+
+
+def test_trust_tells_of_every_kind_of_mark() -> None:
+    for kind in MarkKind:
+        (trust,) = judge([T], [Mark("A", T, T, kind)])
+        assert trust.names == [str(kind)]
+    assert judge([T, T + 1], []) == [Trust.LIVE, Trust.LIVE]
+
+
+def test_batches_come_from_the_faster_way_where_there_is_one() -> None:
+    class Batched(MemoryStorage):
+        def scan(self, symbol: str, start: int, end: int) -> Iterator[Record]:
+            raise AssertionError("the slower way")
+
+        def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+            yield RowBatch(range(T, T + 2), [_row(T).value, _row(T + 1).value])
+            yield RowBatch([T + 4], [_row(T + 4).value])
+
+    found = list(rows(Batched(), "BTCUSDT", T, T + 9))
+    assert [row.timestamp for row in found] == [T, T + 1, T + 4]
+    assert all(row.error is None for row in found)
+    assert coverage(Batched(), "BTCUSDT", T, T + 4).missing == (Span(T + 2, T + 3),)
+
+
+def test_batches_of_a_plain_scan_are_all_of_it() -> None:
+    storage = MemoryStorage()
+    for count in (0, 1, 511, 512, 513, 1024, 1500):
+        storage.append([Record("BTCUSDT", T + n, b"%d" % n) for n in range(count)])
+        found = list(batches(storage, "BTCUSDT", T, T + 9999))
+        assert all(batch.timestamps for batch in found)
+        assert [second for batch in found for second in batch.timestamps] == [
+            T + n for n in range(count)
+        ]
+        assert [value for batch in found for value in batch.values] == [
+            b"%d" % n for n in range(count)
+        ]
+
+
+def test_coverage_counts_the_seconds_of_each_cause() -> None:
+    storage = MemoryStorage()
+    gaps = [(-5, 1, GapReason.DISK), (2, 3, GapReason.SILENT), (8, 99, GapReason.SILENT)]
+    storage.append_gaps([Gap("BTCUSDT", T + a, T + b, reason) for a, b, reason in gaps])
+    storage.append([_row(T + n) for n in range(4, 8)])
+    answer = coverage(storage, "BTCUSDT", T, T + 9)
+    assert answer.causes == {GapReason.SILENT: 4, GapReason.DISK: 2}
+
+
+def test_a_symbol_that_is_not_stored_is_named_with_what_comes_close() -> None:
+    storage = MemoryStorage()
+    with pytest.raises(UnknownSymbol, match="stored: nothing"):
+        check_stored(storage, "BTCUSDT")
+    storage.append([_row(T)])
+    check_stored(storage, "BTCUSDT")
+    with pytest.raises(UnknownSymbol, match="did you mean BTCUSDT") as caught:
+        check_stored(storage, "btcusd")
+    assert (caught.value.symbol, caught.value.stored) == ("btcusd", ("BTCUSDT",))

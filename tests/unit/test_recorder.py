@@ -6,7 +6,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from obframe import (
 from obframe import recorder as recorder_module
 from obframe.recorder import Recorder, RunSummary
 from obframe.settings import Duration, RecorderSettings, RetentionSettings
+from obframe.sinks import SinkPart
 from obframe.testing.clock import FakeClock
 from obframe.testing.feed import ScriptedFeed
 from obframe.testing.waiting import until
@@ -64,6 +67,15 @@ class Symbols:
             yield await self._sets.get()
 
 
+def part(sink: Any) -> SinkPart:
+    """A sink that is opened without more ado; one with an attribute ``backfill`` wants that."""
+    return SinkPart(lambda: nullcontext(sink), getattr(sink, "backfill", False))  # type: ignore[arg-type]
+
+
+def count(desk: Desk, sink: str, what: str) -> int:
+    return dict(desk.recorder._telling.counters())[f"sink.{sink}"].get(what, 0)
+
+
 class Desk:
     """A recorder with everything around it in the test's hands."""
 
@@ -87,7 +99,7 @@ class Desk:
             symbol_source=self.symbols,
             settings=settings,
             retention=retention or RetentionSettings(max_age=Duration(0)),
-            sinks=sinks,  # type: ignore[arg-type]
+            sinks={name: part(sink) for name, sink in (sinks or {}).items()},
             notify=lambda hook, **values: self.notices.append((hook, values)),
             clock=self.clock,
         )
@@ -538,25 +550,183 @@ async def test_symbols_go_and_come_back_and_the_run_ends_between_the_books_of_on
     assert desk.summary.drained
 
 
-async def test_row_53_a_sink_that_hangs_or_raises_touches_neither_rows_nor_other_sinks() -> None:
-    good = Sink("")
-    desk = Desk(
+class Stubborn(Sink):
+    """Blocks its thread in spite of all time-outs."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.free = threading.Event()
+
+    async def write(self, snapshots: Sequence[Snapshot]) -> None:
+        self.free.wait(30)
+
+
+async def test_row_53_a_sink_that_hangs_raises_or_blocks_touches_neither_rows_nor_other_sinks() -> (
+    None
+):
+    good, stubborn = Sink(""), Stubborn()
+    alone = Desk("BTCUSDT", "ETHUSDT")
+    crowded = Desk(
         "BTCUSDT",
-        sinks={"good": good, "bad": Sink("raise"), "hung": Sink("hang")},
-        settings=RecorderSettings(sink_queue=3, sink_timeout=0.05, drain_timeout=0.5),
+        "ETHUSDT",
+        sinks={"good": good, "bad": Sink("raise"), "hung": Sink("hang"), "stuck": stubborn},
+        settings=RecorderSettings(
+            sink_queue_rows=3,
+            sink_timeout=0.05,
+            sink_break_after=2,
+            sink_backoff_max=0.01,
+            drain_timeout=0.5,
+        ),
+    )
+    for desk in (alone, crowded):
+        async with desk.recording():
+            desk.bring_live("BTCUSDT", "ETHUSDT")
+            for first in range(13, 23):
+                await desk.clock.run(1)
+                desk.feed.send(update("BTCUSDT", first, first, bids=[("100.5", str(first))]))
+                if desk is crowded:
+                    await until(lambda first=first: good.seen[-1:] == [first - 12])
+            if desk is crowded:
+                await until(lambda: count(crowded, "bad", "breaks"))
+                await until(lambda: count(crowded, "hung", "timeouts"))
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        rows = [list(desk.storage.scan(symbol, START, FOREVER)) for desk in (alone, crowded)]
+        assert len(rows[0]) == 10
+        assert rows[0] == rows[1], "byte for byte what is stored without them"
+        assert crowded.gaps(symbol) == []
+    assert good.seen == [second for second in range(1, 11) for _ in range(2)]
+    assert crowded.summary is not None
+    counters = crowded.summary.counters
+    assert counters["sink.good.written"] == 20
+    assert counters["sink.bad.dropped"] == counters["sink.hung.dropped"] == 20
+    assert counters["sink.bad.breaks"] == 1
+    assert counters["sink.hung.timeouts"] >= 1
+    assert counters["sink.stuck.dropped"] == 20
+    assert crowded.summary.abandoned == ("sink stuck",)
+    assert crowded.summary.drained
+    stubborn.free.set()
+
+
+class Kept(Sink):
+    """Wants back-fill; fails while it is told to."""
+
+    backfill = True
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.fails = False
+        self.values: list[bytes] = []
+
+    async def write(self, snapshots: Sequence[Snapshot]) -> None:
+        if self.fails:
+            raise ConnectionError("away")
+        await super().write(snapshots)
+        self.values += [snapshot.pack() for snapshot in snapshots]
+
+
+QUICK = RecorderSettings(sink_backoff_max=0.01, sink_queue_rows=5, drain_timeout=2)
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> RecorderSettings:
+    return replace(QUICK, state=str(tmp_path / "state"))
+
+
+async def test_row_53_after_an_outage_and_an_overflow_everything_stored_is_told_once_in_order(
+    state: RecorderSettings,
+) -> None:
+    sink = Kept()
+    desk = Desk("BTCUSDT", sinks={"kept": sink}, settings=state)
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        await until(lambda: sink.seen == [1, 2, 3])
+        sink.fails = True
+        await desk.clock.run(20)
+        await until(lambda: count(desk, "kept", "spilled") >= 10)
+        sink.fails = False
+        await desk.clock.run(5)
+        await until(lambda: len(sink.seen) == 28)
+    assert sink.seen == list(range(1, 29))
+    assert sink.values == [row.value for row in desk.storage.scan("BTCUSDT", START, FOREVER)]
+    assert desk.summary is not None
+    counters = desk.summary.counters
+    assert counters["sink.kept.backfilled"] >= 10
+    assert counters["sink.kept.lag_seconds"] == 0
+    assert counters["sink.kept.written"] == 28
+
+
+async def test_row_53_a_restart_goes_on_where_the_position_stands(state: RecorderSettings) -> None:
+    storage, sink = MemoryStorage(), Kept()
+    desk = Desk("BTCUSDT", storage=storage, sinks={"kept": sink}, settings=state)
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(3)
+        await until(lambda: sink.seen == [1, 2, 3])
+        sink.fails = True
+        await desk.clock.run(4)
+    assert desk.summary is not None
+    assert desk.summary.counters["sink.kept.lag_seconds"] == 4
+    assert "sink.kept.dropped" not in desk.summary.counters
+    sink.fails = False
+    again = Desk(
+        "BTCUSDT", storage=storage, sinks={"kept": sink}, settings=state, wall=START + 9.25
+    )
+    async with again.recording():
+        again.bring_live("BTCUSDT")
+        await again.clock.run(2)
+        await until(lambda: sink.seen[-1] == 11)
+    assert sink.seen == [*range(1, 8), 10, 11]
+    assert sink.values == [row.value for row in storage.scan("BTCUSDT", START, FOREVER)]
+
+
+async def test_a_sink_with_back_fill_is_told_only_what_the_storage_has(
+    state: RecorderSettings, quick_retries: None
+) -> None:
+    storage, sink = TroubledStorage(), Kept()
+    desk = Desk(
+        "BTCUSDT", storage=storage, sinks={"kept": sink}, settings=replace(state, queue_rows=5)
     )
     async with desk.recording():
         desk.bring_live("BTCUSDT")
-        await desk.clock.run(10)
-    assert desk.rows("BTCUSDT") == list(range(1, 11))
-    assert good.seen == list(range(1, 11))
+        await desk.clock.run(2)
+        await until(lambda: sink.seen == [1, 2])
+        storage.error = StoreUnavailable("No space left on device", "db")
+        await desk.clock.run(1)
+        await until(lambda: desk.recorder._writer.trouble)
+        await desk.clock.run(9)
+        assert sink.seen == [1, 2], "what is not settled is told to nobody"
+        storage.error = None
+        await until(lambda: desk.recorder._writer.queued_rows == 0)
+        await desk.clock.run(2)
+        await until(lambda: sink.seen[-1] == 14)
+    assert sink.seen == desk.rows("BTCUSDT") == [1, 2, 3, 4, 5, 6, 7, 13, 14]
+
+
+async def test_rows_that_retention_took_before_they_were_told_are_counted_as_lost(
+    state: RecorderSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage, sink = MemoryStorage(), Kept()
+    sink.fails = True
+    desk = Desk(
+        "BTCUSDT",
+        storage=storage,
+        sinks={"kept": sink},
+        settings=replace(state, sink_queue_rows=2),
+        retention=RetentionSettings(max_age=Duration(5), interval=Duration(0.01)),
+    )
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(20)
+        await until(lambda: min(desk.rows("BTCUSDT"), default=0) >= 15)
+        await until(lambda: count(desk, "kept", "lost_seconds") >= 14)
+        sink.fails = False
+        await until(lambda: sink.seen[-1:] == [20])
+    assert sink.seen[0] >= 15
+    assert sink.seen == list(range(sink.seen[0], 21))
+    assert "before they could be delivered" in caplog.text
     assert desk.summary is not None
-    counters = desk.summary.counters
-    assert counters["sink.good.written"] == 10
-    assert counters["sink.bad.dropped"] == 10
-    assert counters["sink.bad.failures"] == 5, "then the breaker leaves it alone"
-    assert counters["sink.hung.dropped"] >= 6
-    assert desk.summary.drained
+    assert desk.summary.counters["sink.kept.lost_seconds"] == sink.seen[0] - 1
 
 
 async def test_retention_runs_and_keeps_what_is_young() -> None:

@@ -88,11 +88,9 @@ def test_a_strangers_plugin_is_found_loaded_and_described(make: Make) -> None:
     make("mail", SINK_SOURCE.format(name="mail"))
     registry = load(["mail", "mail"], kinds=[])
     (plugin,) = registry.plugins
-    assert (plugin.name, plugin.distribution, plugin.summary) == (
-        "mail",
-        "obframe-mail 1.2",
-        "Plugin mail.",
-    )
+    assert (plugin.name, plugin.distribution, plugin.version) == ("mail", "obframe-mail", "1.2")
+    assert (plugin.module, plugin.summary) == ("made_mail", "Plugin mail.")
+    assert (plugin.api, plugin.hooks) == (None, ("obframe_sinks",))
     assert [provider.name for provider in registry.providers(SINK)] == ["mail"]
     assert set(registry.sections()) == {"mail"}
 
@@ -249,7 +247,8 @@ def test_a_refused_plugin_leaves_nothing_behind(make: Make) -> None:
     with pytest.raises(PluginError):
         registry.add("mail")
     registry.notify("obframe_gap", gap=Gap("BTCUSDT", 1_700_000_000, 1_700_000_000, GapReason.DISK))
-    assert not registry.observer_errors
+    assert registry.observers.close(5) == []
+    assert not registry.observers.errors
 
 
 def test_an_observer_that_raises_is_named_counted_and_passed_over(
@@ -274,9 +273,10 @@ def test_an_observer_that_raises_is_named_counted_and_passed_over(
     with caplog.at_level(logging.ERROR):
         registry.notify("obframe_gap", gap=gap)
         registry.notify("obframe_gap", gap=gap)
+        assert registry.observers.close(5) == []
     assert sys.modules["made_good"].seen == [1, gap, 1, gap]
     assert sys.modules["made_blind"].seen == [1, 1]
-    assert registry.observer_errors == {("bad", "obframe_gap"): 2}
+    assert registry.observers.errors == {("bad", "obframe_gap"): 2}
     assert "plugin 'bad'" in caplog.text
     assert "obframe_gap" in caplog.text
 

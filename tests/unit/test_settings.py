@@ -315,7 +315,10 @@ def test_durations_print_as_they_are_written() -> None:
         {"late_tolerance": 1.0},
         {"drain_timeout": 0.0},
         {"summary_interval": float("inf")},
-        {"sink_queue": 0},
+        {"sink_queue_rows": 0},
+        {"sink_batch_rows": 0},
+        {"sink_break_after": 0},
+        {"sink_backoff_max": 0.0},
         {"sink_timeout": -1.0},
     ],
 )

@@ -1,0 +1,449 @@
+"""The commands that look after a storage: verify, stats, retention, backup, restore, repair."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from obframe.commands.output import Format, note, utc, utc_after, write
+from obframe.commands.session import Choice, Session
+from obframe.errors import ObframeError, PluginError
+from obframe.protocols import Backup, Maintenance, Measurable, Storage, Usage
+from obframe.retention import Cut, Held, hold, max_age, plan_storage
+from obframe.settings import Duration, RetentionSettings
+from obframe.times import check_range, parse_time
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
+from obframe.verify import ERRORS, Fault, Finding
+from obframe.verify import verify as verify_symbol
+from obframe.vetting import STORAGE
+
+_DAY = 86_400
+_RECENT = 3_600
+"""Seconds without a new row after which a symbol counts as no longer recorded."""
+
+
+def choose_symbols(storage: Storage, wanted: Sequence[str]) -> list[str]:
+    """Return the symbols asked for, all that are stored when none are.
+
+    Raises:
+        ObframeError: One is not stored.
+    """
+    stored = storage.symbols()
+    if not wanted:
+        return stored
+    for symbol in wanted:
+        check_symbol(symbol)
+        if symbol not in stored:
+            known = ", ".join(stored[:20]) or "nothing"
+            raise ObframeError(f"nothing is stored of {symbol!r}; stored: {known}")
+    return list(wanted)
+
+
+@contextmanager
+def progress(what: str, total: float | None) -> Iterator[Callable[[str, float], None]]:
+    """Show how far something is on the terminal, once it takes longer than a second.
+
+    Yields:
+        To be told what is being worked on, and how much more is done.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _name, _more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    begun = time.monotonic()
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(what, total=total)
+    shown = False
+
+    def advance(name: str, more: float) -> None:
+        nonlocal shown
+        bar.update(task, advance=more, description=f"{what} {name}")
+        if not shown and time.monotonic() - begun > 1.0:
+            shown = True
+            bar.start()
+
+    try:
+        yield advance
+    finally:
+        if shown:
+            bar.stop()
+
+
+# -- verify --------------------------------------------------------------------------------------
+
+
+def verify(
+    choice: Choice, symbols: Sequence[str], start: str | None, end: str | None, output: Format
+) -> int:
+    """Look at every stored row and at the ledger; print what is not as it must be.
+
+    Returns:
+        1 when data are wrong or cannot be read, else 0.
+
+    Raises:
+        ObframeError: The storage cannot be opened, or a symbol or a time is none.
+    """
+    now = time.time()
+    first = MIN_TIMESTAMP if start is None else parse_time(start, now)
+    last = MAX_TIMESTAMP if end is None else parse_time(end, now)
+    tally: Counter[Fault] = Counter()
+    rows = 0
+    with choice.load([STORAGE]).read() as storage:
+        wanted = choose_symbols(storage, symbols)
+        seconds = {}
+        for symbol in wanted:
+            check_range(symbol, first, last)
+        held = {each.symbol: each for each in _hold_readable(storage, wanted)}
+        for symbol in wanted:
+            each = held.get(symbol)
+            seconds[symbol] = 0 if each is None else each.seconds
+
+        def findings(tell: Callable[[str, float], None]) -> Iterator[Finding]:
+            nonlocal rows
+            for symbol in wanted:
+
+                def count(more: int, name: str = symbol) -> None:
+                    nonlocal rows
+                    rows += more
+                    tell(name, more)
+
+                for finding in verify_symbol(storage, symbol, first, last, count=count):
+                    tally[finding.fault] += 1
+                    yield finding
+
+        with progress("verifying", float(sum(seconds.values())) or None) as tell:
+            found = list(findings(tell))
+    write(
+        output,
+        found,
+        columns=("symbol", "from (UTC)", "to", "fault", "detail")
+        if output is Format.TABLE
+        else Finding._fields,
+        cells=_finding_cells if output is Format.TABLE else list,
+        value=lambda finding: {**finding._asdict(), "fault": str(finding.fault)},
+        title="what is not as it must be",
+    )
+    wrong = sum(count for fault, count in tally.items() if fault in ERRORS)
+    counts = ", ".join(f"{fault} {count}" for fault, count in sorted(tally.items()))
+    note(
+        f"{rows:,} rows of {len(wanted)} symbol{'s' * (len(wanted) != 1)} read; "
+        f"{counts or 'nothing to complain of'}"
+    )
+    return 1 if wrong else 0
+
+
+def _hold_readable(storage: Storage, symbols: Sequence[str]) -> list[Held]:
+    """Return the ends of what can be read: damage there is told of by the verification itself."""
+    found = []
+    for symbol in symbols:
+        try:
+            found += hold(storage, [symbol])
+        except ObframeError:
+            continue
+    return found
+
+
+def _finding_cells(finding: Finding) -> list[object]:
+    last = utc_after(finding.end, finding.start)
+    return [finding.symbol, utc(finding.start), last, finding.fault, finding.detail]
+
+
+# -- stats ---------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """What is stored of one symbol.
+
+    Attributes:
+        symbol: Its name.
+        oldest: Second of the first row.
+        newest: Second of the last row.
+        rows: Rows: seconds in between without those that gaps tell of.
+        coverage: Part of the seconds in between that have a row.
+        bytes: About what they take up; None when the storage cannot tell.
+        keep: Seconds that rows are kept; 0 for ever.
+    """
+
+    symbol: str
+    oldest: int
+    newest: int
+    rows: int
+    coverage: float
+    bytes: int | None
+    keep: float
+
+
+def stats(choice: Choice, symbols: Sequence[str], output: Format) -> int:
+    """Print how much is stored of each symbol, how fast it grows, and when the disk is full."""
+    session = choice.load([STORAGE])
+    settings = session.settings.retention
+    now = time.time()
+    with session.read() as storage:
+        wanted = choose_symbols(storage, symbols)
+        usage = storage.usage() if isinstance(storage, Measurable) else None
+        lines = [_line(storage, each, usage, settings) for each in hold(storage, wanted)]
+    write(
+        output,
+        lines,
+        columns=("symbol", "oldest (UTC)", "newest", "rows", "coverage", "size", "a row", "kept")
+        if output is Format.TABLE
+        else Line._fields,
+        cells=_line_cells if output is Format.TABLE else list,
+        value=lambda line: line._asdict(),
+        title="what is stored",
+    )
+    if usage is not None and not symbols:
+        for text in _outlook(session, lines, usage, now):
+            note(text)
+    return 0
+
+
+def _line(storage: Storage, held: Held, usage: Usage | None, settings: RetentionSettings) -> Line:
+    lost = 0
+    reach = held.oldest - 1
+    for gap in storage.gaps(held.symbol, held.oldest, held.newest):
+        lost += max(0, min(gap.end, held.newest) - max(gap.start, reach + 1, held.oldest) + 1)
+        reach = max(reach, gap.end)
+    rows = held.seconds - lost
+    return Line(
+        held.symbol,
+        held.oldest,
+        held.newest,
+        rows,
+        rows / held.seconds,
+        None if usage is None else usage.by_symbol.get(held.symbol),
+        float(max_age(settings, held.symbol)),
+    )
+
+
+def _line_cells(line: Line) -> list[object]:
+    size = "" if line.bytes is None else human(line.bytes)
+    each = "" if line.bytes is None or not line.rows else f"{line.bytes / line.rows:.0f} B"
+    kept = str(Duration(line.keep)) if line.keep else "for ever"
+    newest = utc_after(line.newest, line.oldest)
+    coverage = f"{math.floor(line.coverage * 10_000) / 100:.2f} %"
+    return [line.symbol, utc(line.oldest), newest, f"{line.rows:,}", coverage, size, each, kept]
+
+
+def _outlook(session: Session, lines: Sequence[Line], usage: Usage, now: float) -> Iterator[str]:
+    yield f"{human(usage.bytes)} on the disk, {human(usage.log_bytes)} of it logs"
+    live = [line for line in lines if now - line.newest < _RECENT and line.bytes]
+    growth = sum((line.bytes or 0) / (line.newest - line.oldest + 1) * _DAY for line in live)
+    if not growth:
+        return
+    yield f"{len(live)} symbols being recorded add about {human(growth)} a day"
+    ends = [line.keep for line in live]
+    steady = sum((line.bytes or 0) / (line.newest - line.oldest + 1) * line.keep for line in live)
+    if all(ends):
+        yield f"kept as long as retention says, they come to about {human(steady)}"
+    cap = int(session.settings.retention.max_bytes)
+    if cap:
+        days = max(cap - usage.bytes, 0) / growth
+        yield f"retention.max_bytes ({human(cap)}) is reached in {days:.1f} days at this rate"
+    path = getattr(session.settings.providers[session.chosen[STORAGE.name].name], "path", None)
+    if path is not None and Path(path).exists():
+        free = shutil.disk_usage(path).free
+        if not all(ends) or steady - usage.bytes > free:
+            yield f"the disk ({human(free)} free) is full in {free / growth:.1f} days at this rate"
+
+
+def human(size: float) -> str:
+    """Write a number of bytes for a person."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+# -- retention -----------------------------------------------------------------------------------
+
+
+def retention(choice: Choice, dry_run: bool, output: Format) -> int:
+    """Show what is no longer kept, and delete it unless ``dry_run``.
+
+    Raises:
+        StoreLocked: A recorder writes the storage: it deletes by itself.
+    """
+    session = choice.load([STORAGE])
+    if dry_run:
+        with session.read() as storage:
+            cuts = plan_storage(storage, None, session.settings.retention, time.time())
+    else:
+        import asyncio
+
+        cuts = asyncio.run(_delete(session))
+    verb = "would go" if dry_run else "deleted"
+    write(
+        output,
+        cuts,
+        columns=("symbol", "before (UTC)", "cause", "seconds", "size"),
+        cells=_cut_cells if output is Format.TABLE else _cut_values,
+        value=lambda cut: dict(zip(_CUT, _cut_values(cut), strict=True)),
+        title=f"what {verb}",
+    )
+    taken = sum(cut.bytes or 0 for cut in cuts)
+    if cuts:
+        note(f"{sum(cut.seconds for cut in cuts):,} s of rows {verb}, about {human(taken)}")
+    else:
+        note("nothing is past its time")
+    return 0
+
+
+_CUT = ("symbol", "before", "cause", "seconds", "bytes")
+
+
+def _cut_values(cut: Cut) -> list[Any]:
+    return [cut.symbol, cut.before, cut.cause, cut.seconds, cut.bytes]
+
+
+def _cut_cells(cut: Cut) -> list[object]:
+    size = "" if cut.bytes is None else human(cut.bytes)
+    return [cut.symbol, utc(cut.before), cut.cause, f"{cut.seconds:,}", size]
+
+
+async def _delete(session: Session) -> list[Cut]:
+    async with AsyncExitStack() as stack:
+        storage: Storage = await session.open(stack, STORAGE)
+        if session.settings.retention.max_bytes and not isinstance(storage, Measurable):
+            name = session.chosen[STORAGE.name].name
+            raise PluginError(name, "tells no sizes", "set retention.max_bytes=0")
+        cuts = plan_storage(storage, None, session.settings.retention, time.time())
+        with progress("deleting", len(cuts)) as tell:
+            for cut in cuts:
+                storage.delete_before(cut.symbol, cut.before)
+                tell(cut.symbol, 1)
+        if cuts and isinstance(storage, Measurable):
+            storage.reclaim()
+    return cuts
+
+
+# -- backup, restore, repair ---------------------------------------------------------------------
+
+
+def backup(choice: Choice, folder: Path, keep: int, output: Format) -> int:
+    """Add a backup of the storage to a folder, while a recorder may be writing it."""
+    maintenance = _maintain(choice)
+    with progress_of("copying") as tell:
+        taken = maintenance.backup(folder, tell)
+    removed = maintenance.prune(folder, keep) if keep else 0
+    _write_backups([taken], output, f"taken into {folder}")
+    note(f"{human(taken.copied)} of {human(taken.bytes)} were new")
+    if removed:
+        note(f"{removed} older backup{'s' * (removed != 1)} removed")
+    return 0
+
+
+def backups(choice: Choice, folder: Path, output: Format) -> int:
+    """List the backups in a folder."""
+    _write_backups(_maintain(choice).backups(folder), output, f"backups in {folder}")
+    return 0
+
+
+def restore(choice: Choice, folder: Path, name: str | None, output: Format) -> int:
+    """Put a backup where the settings say that the storage is; nothing may be there yet."""
+    maintenance = _maintain(choice)
+    with progress_of("restoring") as tell:
+        restored = maintenance.restore(folder, name, tell)
+    _write_backups([restored], output, f"restored from {folder}")
+    return 0
+
+
+def repair(choice: Choice, target: str, output: Format) -> int:
+    """Save what can be read of a damaged storage into a new one.
+
+    Returns:
+        1 when rows are known to be lost, else 0.
+    """
+    maintenance = _maintain(choice)
+    with progress_of("saving rows,") as tell:
+        repaired = maintenance.repair(target, tell)
+    write(
+        output,
+        repaired.lost,
+        columns=("symbol", "from (UTC)", "to", "seconds")
+        if output is Format.TABLE
+        else ("symbol", "start", "end", "seconds"),
+        cells=lambda gap: [
+            gap.symbol,
+            utc(gap.start) if output is Format.TABLE else gap.start,
+            utc_after(gap.end, gap.start) if output is Format.TABLE else gap.end,
+            gap.seconds,
+        ],
+        value=lambda gap: {
+            "symbol": gap.symbol, "start": gap.start, "end": gap.end, "seconds": gap.seconds,
+        },
+        title="what was lost; now gaps with the reason damaged",
+    )  # fmt: skip
+    note(
+        f"{target}: {repaired.rows:,} rows saved, {repaired.holes} unreadable places passed over, "
+        f"{repaired.foreign} foreign keys left out"
+    )
+    return 1 if repaired.lost or repaired.holes else 0
+
+
+def _maintain(choice: Choice) -> Maintenance:
+    session = choice.load([STORAGE])
+    provider = session.chosen[STORAGE.name]
+    if provider.maintenance is None:
+        raise PluginError(
+            provider.name,
+            "this storage offers neither backups nor repairs",
+            "use one that does, such as --storage rocksdb",
+        )
+    return provider.maintenance(session.settings.providers[provider.name])
+
+
+@contextmanager
+def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something is that tells how much is done, and of how much."""
+    with progress(what, None) as tell:
+        last = 0
+
+        def advance(done: int, of: int) -> None:
+            nonlocal last
+            name = f"{human(done)} of {human(of)}" if of else f"{done:,}"
+            tell(name, done - last)
+            last = done
+
+        yield advance
+
+
+_BACKUP = ("name", "created", "newest", "symbols", "bytes")
+
+
+def _backup_values(backup: Backup) -> list[Any]:
+    return [backup.name, backup.created, backup.newest, backup.symbols, backup.bytes]
+
+
+def _write_backups(found: Sequence[Backup], output: Format, title: str) -> None:
+    write(
+        output,
+        found,
+        columns=("name", "taken (UTC)", "newest row", "symbols", "size")
+        if output is Format.TABLE
+        else _BACKUP,
+        cells=lambda each: [
+            each.name, utc(each.created), utc(each.newest), each.symbols, human(each.bytes),
+        ]
+        if output is Format.TABLE
+        else _backup_values(each),
+        value=lambda each: dict(zip(_BACKUP, _backup_values(each), strict=True)),
+        title=title,
+    )  # fmt: skip

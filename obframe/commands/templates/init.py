@@ -1,0 +1,1 @@
+"""A plugin for obframe: what obframe loads is ``plugin``."""

@@ -1,0 +1,364 @@
+"""Backups of a store: consistent, incremental, taken while a recorder writes it.
+
+A backup folder holds ``files/``, where each file of rows lies once however many backups need it,
+and ``backups/``, a JSON file for each backup that names its files with their checksums. Files of
+rows never change once they are written, so a backup copies only those that are new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from obframe import Backup, StorageError, StoreCorrupt, StoreFormatError, StoreUnavailable
+from obframe_plugins._files import manifest_state
+from obframe_plugins._keys import find_symbols, newest_row
+from obframe_plugins._layout import Layout
+from obframe_plugins._ledger import cut_after, read_format
+from obframe_plugins._rocks import RowDatabase
+
+FORMAT: Final = 1
+_PIN_TRIES: Final = 100
+_PIECE: Final = 1 << 20
+_COPIED: Final = re.compile(r"CURRENT|IDENTITY|(MANIFEST|OPTIONS)-\d+|\d+\.log")
+
+Tell = Callable[[int, int], None]
+"""Told again and again how many bytes are done, and of how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """One file of a backup: its name in the store, where it lies, and what it must be."""
+
+    name: str
+    stored: str
+    size: int
+    sha256: str
+
+
+class BackupFolder:
+    """A folder of backups of one store or several.
+
+    Args:
+        folder: Made when it is not there yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = folder / "files"
+        self._backups = folder / "backups"
+
+    def backups(self) -> list[Backup]:
+        """Return all backups, oldest first.
+
+        Raises:
+            StoreFormatError: The folder holds something else, or is of a newer obframe.
+        """
+        return [self._read(path)[0] for path in self._paths()]
+
+    def _paths(self) -> list[Path]:
+        if not self._folder.exists():
+            return []
+        if not self._backups.is_dir():
+            if any(self._folder.iterdir()):
+                raise StoreFormatError(
+                    f"{self._folder}: holds other files, and no backups; choose an empty folder",
+                    str(self._folder),
+                )
+            return []
+        return sorted(self._backups.glob("*.json"))
+
+    def _read(self, path: Path) -> tuple[Backup, list[_File]]:
+        try:
+            told = json.loads(path.read_bytes())
+            if told["format"] > FORMAT:
+                raise StoreFormatError(
+                    f"{path}: a backup of format {told['format']}, this obframe knows formats up "
+                    f"to {FORMAT}; install a newer obframe",
+                    str(path),
+                )
+            files = [_File(**each) for each in told["files"]]
+            backup = Backup(
+                path.stem, told["created"], told["newest"], told["symbols"], told["bytes"], 0
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreCorrupt(f"{path}: no list of a backup: {error!r}", str(path)) from error
+        return backup, files
+
+    def take(self, layout: Layout, tell: Tell) -> Backup:
+        """Add a backup of a store as it is now; the store may be being written.
+
+        Raises:
+            StorageError: The store cannot be read, or the folder cannot be written.
+        """
+        if not layout.examine():
+            raise StorageError(f"{layout}: nothing is stored there", str(layout))
+        self._paths()
+        try:
+            self._files.mkdir(parents=True, exist_ok=True)
+            self._backups.mkdir(exist_ok=True)
+            with self._pinned(layout) as pin:
+                return self._copy(layout, pin, tell)
+        except OSError as error:
+            raise StorageError(
+                f"{self._folder}: the backup failed: {error}", str(self._folder)
+            ) from error
+
+    @contextlib.contextmanager
+    def _pinned(self, layout: Layout) -> Iterator[Path]:
+        """Hold the files of one state of the rows, by links where the file system has them."""
+        side = layout.side if layout.side.is_dir() and os.access(layout.side, os.W_OK) else None
+        for _ in range(_PIN_TRIES):
+            with tempfile.TemporaryDirectory(prefix="pin-", dir=side) as name:
+                pin = Path(name)
+                before = manifest_state(str(layout.rows))
+                try:
+                    _pin(layout.rows, pin)
+                except FileNotFoundError:
+                    continue
+                # Unchanged, it names just the files that were linked.
+                if before != manifest_state(str(layout.rows)):
+                    continue
+                yield pin
+                return
+        raise StoreUnavailable(
+            f"{layout}: the files changed all the while they were looked at; try again", str(layout)
+        )
+
+    def _copy(self, layout: Layout, pin: Path, tell: Tell) -> Backup:
+        symbols, newest = _look(pin)
+        ledger = pin / "ledger.sqlite"
+        if read_format(layout.ledger) is not None:
+            _copy_ledger(layout.ledger, ledger)
+            # The ledger was copied after the rows: what it tells of later is not theirs.
+            cut_after(ledger, newest)
+        known = {
+            (file.name, file.size, file.stored): file
+            for path in self._paths()
+            for file in self._read(path)[1]
+        }
+        identity = _identity(layout.rows)
+        names = sorted(pin.iterdir())
+        total, done, copied = sum(path.stat().st_size for path in names), 0, 0
+        files = []
+        for path in names:
+            size = path.stat().st_size
+            stored = self._stored_name(identity, path)
+            file = known.get((path.name, size, stored))
+            if file is None or not (self._files / stored).exists():
+                digest = _copy_file(
+                    path,
+                    self._files / stored,
+                    lambda more, at=done: tell(at + more, total),  # type: ignore[misc]
+                )
+                file = _File(path.name, stored, size, digest)
+                copied += size
+            files.append(file)
+            done += size
+            tell(done, total)
+        created, name = self._name()
+        told: dict[str, Any] = {
+            "format": FORMAT,
+            "created": created,
+            "source": str(layout.rows.resolve()),
+            "newest": newest,
+            "symbols": symbols,
+            "bytes": total,
+            "files": [
+                {"name": f.name, "stored": f.stored, "size": f.size, "sha256": f.sha256}
+                for f in files
+            ],
+        }
+        _sync_folder(self._files)
+        _write_atomically(self._backups / f"{name}.json", json.dumps(told, indent=1).encode())
+        return Backup(name, created, newest, symbols, total, copied)
+
+    def _name(self) -> tuple[int, str]:
+        """Return the present second, and a name that sorts after those of all other backups."""
+        newest = max((path.stem for path in self._paths()), default="")
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03}Z"
+        return int(now.timestamp()), name if name > newest else f"{newest}a"  # a clock set back
+
+    @staticmethod
+    def _stored_name(identity: str, path: Path) -> str:
+        if path.suffix in (".sst", ".blob"):
+            return f"{identity}-{path.stat().st_mtime_ns}-{path.name}"
+        return f"{identity}-{time.time_ns()}-{path.name}"  # logs and lists grow: each has its own
+
+    def prune(self, keep: int) -> int:
+        """Remove all but the newest backups, and the files that only those needed.
+
+        Returns:
+            How many backups were removed.
+        """
+        paths = self._paths()
+        gone = paths[: max(len(paths) - keep, 0)] if keep else []
+        for path in gone:
+            path.unlink()
+        needed = {file.stored for path in self._paths() for file in self._read(path)[1]}
+        for path in self._files.iterdir() if self._files.is_dir() else ():
+            if path.name not in needed:
+                path.unlink()
+        return len(gone)
+
+    def restore(self, name: str | None, layout: Layout, tell: Tell) -> Backup:
+        """Put a backup where no store is; every file is held against its checksum.
+
+        Args:
+            name: Which; None for the newest.
+            layout: Where to.
+            tell: Told how far it is.
+
+        Raises:
+            StorageError: There is no such backup, or something lies at the path already.
+            StoreCorrupt: A file of the backup is missing or damaged; nothing is left at the path.
+        """
+        paths = {path.stem: path for path in self._paths()}
+        if not paths:
+            raise StorageError(f"{self._folder}: holds no backups", str(self._folder))
+        if name is None:
+            name = max(paths)
+        if name not in paths:
+            known = ", ".join(paths)
+            raise StorageError(
+                f"{self._folder}: has no backup {name!r}; it has {known}", str(self._folder)
+            )
+        if layout.rows.exists() or layout.side.exists():
+            raise StorageError(
+                f"{layout}: something is there already; move it away, or restore to another "
+                f"rocksdb.path",
+                str(layout),
+            )
+        backup, files = self._read(paths[name])
+        partial = layout.rows.with_name(f"{layout.rows.name}.restoring")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            (partial / "rows").mkdir(parents=True)
+            (partial / "side").mkdir()
+            done = 0
+            for file in files:
+                place = partial / ("side" if file.name == "ledger.sqlite" else "rows") / file.name
+                source = self._files / file.stored
+                try:
+                    digest = _copy_file(
+                        source,
+                        place,
+                        lambda more, at=done: tell(at + more, backup.bytes),  # type: ignore[misc]
+                    )
+                except FileNotFoundError:
+                    raise StoreCorrupt(f"{source}: is missing", str(source)) from None
+                if digest != file.sha256:
+                    raise StoreCorrupt(
+                        f"{source}: damaged: its checksum is not the one it was stored with",
+                        str(source),
+                    )
+                done += file.size
+                tell(done, backup.bytes)
+            (partial / "side" / "acknowledged").write_bytes(b"%010d\n" % backup.newest)
+            _sync_folder(partial / "rows")
+            _sync_folder(partial / "side")
+            (partial / "side").rename(layout.side)
+            (partial / "rows").rename(layout.rows)
+            _sync_folder(layout.rows.parent)
+        except OSError as error:
+            raise StorageError(f"{layout}: cannot be restored: {error}", str(layout)) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return backup
+
+
+def _pin(rows: Path, pin: Path) -> None:
+    # The list of files first: what it names is still there, or the whole is done anew.
+    names = sorted(os.listdir(rows), key=lambda name: name.endswith(".log"))
+    for name in names:
+        source, target = rows / name, pin / name
+        if name.endswith((".sst", ".blob")):
+            try:
+                os.link(source, target)
+            except FileNotFoundError:
+                raise
+            except OSError:
+                shutil.copy2(source, target)  # another file system, or one without links
+        elif _COPIED.fullmatch(name):
+            shutil.copy2(source, target)
+
+
+def _look(pin: Path) -> tuple[int, int]:
+    """Return how many symbols a pinned state has, and its newest second; so it can be opened."""
+    with RowDatabase.open_view(str(pin)) as database:
+        holding = find_symbols(database)
+        newest = 0
+        for symbol in holding.symbols:
+            found = newest_row(database, symbol, holding.strays)
+            newest = max(newest, found[0] if found is not None else 0)
+        return len(holding.symbols), newest
+
+
+def _copy_ledger(source: Path, target: Path) -> None:
+    try:
+        with (
+            contextlib.closing(
+                sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)
+            ) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
+            old.backup(new)
+            new.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"{source}: cannot be copied: {error}", str(source)) from error
+
+
+def _identity(rows: Path) -> str:
+    try:
+        text = (rows / "IDENTITY").read_text()
+    except OSError:
+        text = str(rows.resolve())
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _copy_file(source: Path, target: Path, tell: Callable[[int], None]) -> str:
+    """Copy a file durably; return its SHA-256."""
+    digest = hashlib.sha256()
+    partial = target.with_name(target.name + ".part")
+    done = 0
+    with source.open("rb") as read, partial.open("wb") as written:
+        while piece := read.read(_PIECE):
+            digest.update(piece)
+            written.write(piece)
+            done += len(piece)
+            tell(done)
+        written.flush()
+        os.fsync(written.fileno())
+    partial.rename(target)
+    return digest.hexdigest()
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
