@@ -3183,6 +3183,64 @@ cdef Py_ssize_t check_depth(object depth) except -1:
     return min(depth, INT64_MAX)
 
 
+cdef int check_places(str name, object places) except -1:
+    if isinstance(places, bool) or not isinstance(places, int):
+        raise TypeError(f"{name} must be an int, not {type(places).__name__}")
+    if not 0 <= places <= MAX_DECIMALS:
+        raise ValueError(f"{name} must be 0 to {MAX_DECIMALS}: {places}")
+    return places
+
+
+cdef uint8_t *strip_number(
+    uint8_t *p, const uint8_t *text, Py_ssize_t size, int decimals
+) noexcept nogil:
+    """Write a number's digits, without the zeros in front, with zeros for missing decimals."""
+    cdef Py_ssize_t i
+    cdef int after = 0
+    cdef bint fraction = False
+    cdef bint begun = False
+    for i in range(size):
+        if text[i] == c'.':
+            fraction = True
+            continue
+        after += fraction
+        if begun or text[i] != c'0':
+            begun = True
+            p[0] = text[i]
+            p += 1
+    if begun:
+        while after < decimals:
+            p[0] = c'0'
+            p += 1
+            after += 1
+    return p
+
+
+cdef uint8_t *write_digits(
+    uint8_t *p,
+    Side *side,
+    Py_ssize_t count,
+    int scale,
+    uint64_t flip,
+    int price_decimals,
+    int quantity_decimals,
+) noexcept nogil:
+    """Write the digits of the best ``count`` levels."""
+    cdef uint8_t[64] text
+    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t i
+    cdef Py_ssize_t size
+    cdef Rest *rest
+    for i in range(count):
+        at = last_live(side, at)
+        rest = &side.rests[at]
+        size = write_price(text, side.keys[at] ^ flip, scale, rest.form)
+        p = strip_number(p, text, size, price_decimals)
+        size = write_quantity(text, rest.low, high_of(side, at), rest.form)
+        p = strip_number(p, text, size, quantity_decimals)
+    return p
+
+
 @cython.final
 cdef class OrderBook:
     """A sorted book of one instrument.
@@ -3401,33 +3459,41 @@ cdef class OrderBook:
         return covers_side(&self._bids, levels) and covers_side(&self._asks, levels)
 
     @cython.critical_section
-    def bids(self, depth=None):
+    def bids(self, depth=None, start=0):
         """Return the best bids, highest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._bids, depth, 0)
+        return self._list(&self._bids, depth, start, 0)
 
     @cython.critical_section
-    def asks(self, depth=None):
+    def asks(self, depth=None, start=0):
         """Return the best asks, lowest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._asks, depth, UINT64_MAX)
+        return self._list(&self._asks, depth, start, UINT64_MAX)
 
-    cdef list _list(self, Side *side, object depth, uint64_t flip):
+    cdef list _list(self, Side *side, object depth, object start, uint64_t flip):
         cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
-        cdef Py_ssize_t count = min(wanted, side.count)
-        cdef int scale = self._scale
+        cdef Py_ssize_t skipped = check_depth(start)
+        cdef Py_ssize_t count
         cdef Py_ssize_t at = side.end
+        cdef int scale = self._scale
         cdef Py_ssize_t i
         cdef Change *copies
         cdef list levels = []
+        # Only now, as the checks above may run any code, which may change this book.
+        skipped = min(skipped, side.count)
+        count = min(wanted, side.count - skipped)
         if count == 0:
             return levels
+        if skipped > 0:
+            at = nth_best(side, skipped)
         # A copy: making objects may start the garbage collector, and with it any code at all,
         # which may change this book.
         copies = <Change *>PyMem_RawMalloc(<size_t>count * sizeof(Change))
@@ -3449,6 +3515,45 @@ cdef class OrderBook:
         finally:
             PyMem_RawFree(copies)
         return levels
+
+    @cython.critical_section
+    def digits(self, depth, price_decimals, quantity_decimals):
+        """Return what checksums of venues are made of: the digits of the best levels in a row.
+
+        The asks come first, lowest first, then the bids, highest first; of each level price, then
+        quantity, without the point and without zeros in front.
+
+        Args:
+            depth: Levels a side at most.
+            price_decimals: Decimals that a price has at least, 0 to 31; zeros are added to others.
+            quantity_decimals: The same for quantities.
+
+        Cost: one pass from the arrays to the bytes, no string is made.
+        """
+        cdef Py_ssize_t levels = check_depth(depth)
+        cdef int price_places = check_places("price_decimals", price_decimals)
+        cdef int quantity_places = check_places("quantity_decimals", quantity_decimals)
+        cdef Py_ssize_t bids = min(levels, self._bids.count)
+        cdef Py_ssize_t asks = min(levels, self._asks.count)
+        cdef Py_ssize_t room = (bids + asks) * 2 * (MAX_NUMBER + MAX_DECIMALS)
+        cdef uint8_t[4096] near
+        cdef uint8_t *target = near
+        cdef uint8_t *p
+        if room > <Py_ssize_t>sizeof(near):
+            target = <uint8_t *>PyMem_RawMalloc(<size_t>room)
+            if target == NULL:
+                raise MemoryError
+        try:
+            p = write_digits(
+                target, &self._asks, asks, self._scale, UINT64_MAX, price_places, quantity_places
+            )
+            p = write_digits(
+                p, &self._bids, bids, self._scale, 0, price_places, quantity_places
+            )
+            return PyBytes_FromStringAndSize(<const char *>target, p - target)
+        finally:
+            if target != near:
+                PyMem_RawFree(target)
 
     @cython.critical_section
     def snapshot(self, timestamp, depth=20):

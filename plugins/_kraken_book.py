@@ -125,8 +125,8 @@ class KrakenBook:
         book.apply(update)
         self.update_id = number
         if book.bid_count > self._depth or book.ask_count > self._depth:
-            fallen_bids = _deletes(book.bids()[self._depth :])
-            fallen_asks = _deletes(book.asks()[self._depth :])
+            fallen_bids = _deletes(book.bids(start=self._depth))
+            fallen_asks = _deletes(book.asks(start=self._depth))
             book.apply(self._make(number, number, fallen_bids, fallen_asks, moment))
             update = self._make(number, before, bids + fallen_bids, asks + fallen_asks, moment)
         self._verify(book, data, pair)
@@ -192,12 +192,4 @@ def _write_out(text: str) -> str:
 
 def checksum(book: OrderBook, pair: Pair) -> int:
     """Return the CRC32 of the best 10 levels of both sides, as the venue makes it."""
-    parts: list[str] = []
-    for price, quantity in book.asks(CHECKED_LEVELS) + book.bids(CHECKED_LEVELS):
-        parts += _digits(price, pair.price_precision), _digits(quantity, pair.qty_precision)
-    return zlib.crc32("".join(parts).encode())
-
-
-def _digits(text: str, decimals: int) -> str:
-    whole, _, fraction = text.partition(".")
-    return (whole + fraction.ljust(decimals, "0")).lstrip("0")
+    return zlib.crc32(book.digits(CHECKED_LEVELS, pair.price_precision, pair.qty_precision))
