@@ -188,7 +188,7 @@ async def play(script: list[tuple[str, str, Any, Any]], delay: float) -> None:
     many = RollingLimit(10**9, 1.0)
     context = Context(
         CoinbaseSettings(backoff_max=0.0001, ack_timeout=0.02, snapshot_timeout=0.05),
-        Counters(), Limits(many, many), random.Random(1), books.emit, line.open,
+        Counters(), Limits(many, many), random.Random(1), books.emit, line.open, {},
     )  # fmt: skip
     shard = Shard(context, [Instrument(name) for name in PRODUCTS])
     task = asyncio.create_task(shard.run())
