@@ -53,7 +53,7 @@ class KrakenBook:
     It gives what is to be emitted, so that every other book fed with it is the same.
 
     Args:
-        symbol: The venue's name.
+        symbol: What is emitted is called so.
         depth: Levels a side that are subscribed.
         last_id: Ids begin after it.
     """

@@ -301,6 +301,17 @@ async def test_symbols_come_and_go_while_it_runs() -> None:
         await eventually(lambda: it.venue.stats.clients == 0, "nobody is connected any more")
 
 
+async def test_what_goes_and_comes_back_at_once_has_a_book_again() -> None:
+    async with desk(symbols=(BTC, ETH)) as it:
+        await it.until_live(BTC)
+        for _ in range(5):
+            it.books.unsubscribe(Instrument.parse(BTC))
+            it.books.subscribe(Instrument.parse(BTC))
+            await asyncio.sleep(0.01)
+        await it.until_live(BTC)
+        await it.until_right(BTC, ETH)
+
+
 async def test_many_symbols_are_spread_over_connections() -> None:
     symbols = (BTC, ETH, "kraken/XRP/USD")
     async with desk(symbols=symbols, symbols_per_connection=1) as it:
