@@ -102,7 +102,7 @@ class SimulatedExchange(Generic[C]):
         self.rest_url, self.ws_url = f"http://{host}:{port}", f"ws://{host}:{port}{self.ws_path}"
         if self.journal:
             self.spawn(self._keep_journal(self.journal))
-        self._pump_task = self.spawn(self._pump())
+        self.market = self.spawn(self._pump())
         self.spawn(self.beat())
         return self
 
@@ -135,7 +135,7 @@ class SimulatedExchange(Generic[C]):
 
     async def wait_finished(self) -> None:
         """Wait for the market's end; a simulation has none."""
-        await asyncio.shield(self._pump_task)
+        await asyncio.shield(self.market)
 
     def depth(self, symbol: str) -> Depth:
         """Return the whole true book of a symbol."""
