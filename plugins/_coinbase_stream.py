@@ -240,16 +240,20 @@ class Connection:
         symbol = book.instrument.symbol
         if not book.open:
             self._announce([book])
-        if book.last_id is not None and not book.wanted_again:
+        elif book.wanted_again:
+            # What came before the subscription was ended does not join what comes now.
+            self._owner.opened([book.instrument])
+        elif book.last_id is not None:
             why = "the venue began the book anew"
             self._owner.spoilt([book.instrument], GapReason.SEQUENCE, why)
         self._control.receive_book(symbol)
         book.wanted_again = False
-        book.last_id = update_id
+        book.last_id = book.highest_id = update_id + 1
         book.whole_at = self._whole_at = self._loop.time()
         self._counters.snapshots += 1
         self._deliver(event.to_snapshot(symbol, update_id))
-        self._deliver(DepthUpdate(symbol, update_id, update_id, update_id, (), ()))
+        proven_id = update_id + 1
+        self._deliver(DepthUpdate(symbol, proven_id, proven_id, update_id, (), ()))
 
     def _receive_notice(self, data: bytes) -> None:
         notice = read_notice(data)

@@ -221,11 +221,11 @@ async def test_ids_go_on_from_the_book_whatever_lies_between(scene: Scene) -> No
         [snapshot] = scene.sink.snapshots(BTC)
         proof, one, two = scene.sink.updates(BTC)
         assert (len(proof), proof.prev_update_id) == (0, snapshot.last_update_id)
-        assert proof.last_update_id == one.prev_update_id == snapshot.last_update_id
+        assert proof.last_update_id == one.prev_update_id == snapshot.last_update_id + 1
         assert two.prev_update_id == one.last_update_id
         # All say the same time: ids go on from it.
-        ids = [item.last_update_id for item in (snapshot, one, two)]
-        assert ids == [1675974770714964 + add for add in range(3)]
+        ids = [item.last_update_id for item in (snapshot, proof, one, two)]
+        assert ids == [1675974770714964 + add for add in range(4)]
         assert (one.received_ns > 0, one.event_time_ms) == (True, 1675974770714)
 
 
