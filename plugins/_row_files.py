@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -111,12 +112,13 @@ class RowFiles:
         """Write the rows that no file holds yet; on the disk when it returns.
 
         Args:
-            snapshots: In order of their seconds.
+            snapshots: Of each symbol oldest first.
 
         Raises:
             OSError: The disk is full or fails; the same rows may be given again.
         """
         by_stem: dict[str, list[Snapshot]] = {}
+        snapshots = sorted(snapshots, key=attrgetter("timestamp"))
         for snapshot in snapshots:
             stem = self._paths.stem(snapshot.symbol, snapshot.timestamp)
             by_stem.setdefault(stem, []).append(snapshot)
@@ -133,7 +135,7 @@ class RowFiles:
         growing = self._growing.get(stem)
         if growing is None:
             growing = self._growing[stem] = self._look(stem)
-        first = min(row.timestamp for row in rows)
+        first = rows[0].timestamp
         if growing.newest is None or first <= growing.newest:
             held = self._find_held(stem, first)
             rows = [row for row in rows if (row.symbol, row.timestamp) not in held]

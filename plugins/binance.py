@@ -224,4 +224,5 @@ async def open_binance(settings: BinanceSettings) -> AsyncIterator[Feed]:
 def obframe_feeds() -> Sequence[Provider[Feed]]:
     """Offer the Binance feed."""
     summary = "live depth of Binance: spot, USD-M or COIN-M futures"
-    return [Provider("binance", summary, BinanceSettings, open_binance)]
+    contract = "obframe_plugins._contracts:BinanceContract"
+    return [Provider("binance", summary, BinanceSettings, open_binance, contract=contract)]

@@ -26,9 +26,10 @@ from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired, So
 from obframe.testing.exchange_journal import Journal
 from obframe.testing.exchange_kraken import KrakenExchange
 from obframe.testing.exchange_loop import LoopSource
-from obframe.testing.exchange_market import MARKETS, Depth, Event, Source
+from obframe.testing.exchange_market import MARKETS, Depth, Event, Levels, Source
 from obframe.testing.exchange_options import ExchangeOptions
 from obframe.testing.exchange_rest import Rest, Weights
+from obframe.testing.exchange_script import ScriptedSource
 from obframe.testing.exchange_simulation import SimulationSource
 from obframe.testing.exchange_socket import Connection, frame
 from obframe.testing.exchange_ticker import Volumes
@@ -70,6 +71,7 @@ class Exchange:
 
     Args:
         options: All its parameters.
+        source: Its market, instead of the one that the options ask for.
 
     Attributes:
         rest_url: Such as ``http://127.0.0.1:40123``.
@@ -86,10 +88,10 @@ class Exchange:
     rest_url: str
     ws_url: str
 
-    def __init__(self, options: ExchangeOptions) -> None:
+    def __init__(self, options: ExchangeOptions, source: Source | None = None) -> None:
         self.options = options
         self.faults = FaultPlan()
-        self.source = make_source(options)
+        self.source = source or make_source(options)
         self.market = self.source.market
         self.volumes = Volumes(self.source.listings)
         for text in options.faults:
@@ -158,6 +160,26 @@ class Exchange:
             listed = ", ".join(self.source.listings)
             raise ValueError(f"fault {text!r}: no symbol {fault.symbol!r}: choose from {listed}")
         self.faults.arm(fault)
+
+    def heal(self, name: str) -> None:
+        """Have a fault strike no more."""
+        self.faults.disarm(name)
+
+    def change(self, symbol: str, bids: Levels, asks: Levels) -> None:
+        """Have a book of a scripted market change, and send the event at once.
+
+        Raises:
+            ValueError: The market moves by itself.
+            KeyError: The symbol is not listed.
+        """
+        if not isinstance(self.source, ScriptedSource):
+            raise ValueError("the market moves by itself: give Exchange a ScriptedSource")
+        self._publish(self.source.change(symbol, bids, asks))
+        self._sockets.flush()
+
+    def reset_connections(self) -> None:
+        """Break every websocket connection, as a network does."""
+        self._sockets.reset_all()
 
     async def wait_finished(self) -> None:
         """Wait for the captures' end; a simulation has none.

@@ -296,6 +296,10 @@ class FaultPlan:
         """Have a fault strike; its N counts from now."""
         self._armed.append(_Armed(fault, Counter(self._counts)))
 
+    def disarm(self, name: str) -> None:
+        """Have every fault of this name strike no more."""
+        self._armed = [armed for armed in self._armed if armed.fault.name != name]
+
     def due(self, scope: Scope, key: str = "", symbol: str = "") -> list[tuple[Fault, bool]]:
         """Count one more of ``scope`` under ``key`` and return what strikes now.
 
