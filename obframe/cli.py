@@ -296,7 +296,8 @@ def exchange(
         ),
     ] = 0,
     venue: Annotated[
-        Literal["binance", "kraken"], typer.Option(help="Whose wire; kraken is simulated only.")
+        Literal["binance", "kraken", "coinbase"],
+        typer.Option(help="Whose wire; kraken and coinbase are simulated only."),
     ] = "binance",
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
