@@ -164,6 +164,17 @@ def start_and_stop(
         assert process.returncode == 0, errors
 
 
+def read_and_stop(command_line: CommandLine, line: str) -> None:
+    """Run a command that goes on for ever until it prints, then end it as Ctrl-C does."""
+    _, *arguments = shlex.split(line)
+    with command_line.start(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), line
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
@@ -190,6 +201,9 @@ def test_the_commands_of_the_page_run(
                 continue  # test_the_exchange_page_runs does
             if line.startswith("obframe run") and "--duration" not in line:
                 start_and_stop(command_line, line, stored, eventually)
+                continue
+            if "--follow" in line:
+                read_and_stop(command_line, line)
                 continue
             _, *arguments = shlex.split(line)
             result = command_line.run(*arguments)

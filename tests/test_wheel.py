@@ -26,6 +26,15 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
+WITHOUT_PYTEST = """
+from obframe.testing import Exchange, FakeClock, ReferenceBook
+try:
+    from obframe.testing import StorageContract
+except ImportError as error:
+    print(error)
+"""
+
+
 def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
     result = subprocess.run(
         [str(part) for part in command],
