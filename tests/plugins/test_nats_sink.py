@@ -396,6 +396,17 @@ async def test_passwords_and_tokens_are_not_told(
     assert "falsch" not in told
 
 
+async def test_certificates_are_checked(tmp_path: Path, certificate: Path) -> None:
+    tls = ("--tls", "--tlscert", str(certificate), "--tlskey", str(certificate))
+    with NatsServer(tmp_path / "nats", *tls) as server:
+        url = server.url.replace("nats:", "tls:")
+        async with open_sink(NatsSettings(servers=(url,), ca_file=str(certificate))) as sink:
+            await sink.write([row("A", T)])
+        async with open_sink(NatsSettings(servers=(url,))) as sink:
+            with pytest.raises(SinkError, match="certificate verify failed"):
+                await sink.write([row("A", T)])
+
+
 @pytest.mark.parametrize("name", ["credentials_file", "nkey_file", "ca_file"])
 async def test_a_file_that_is_not_there_is_told_at_the_start(name: str) -> None:
     with pytest.raises(PluginError, match=rf"nats\..*{name}"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -331,6 +333,32 @@ async def test_users_need_little_and_passwords_are_not_told(
     told = f"{caught.value} {caplog.text}"
     assert "geheim" not in told
     assert "falsch" not in told
+
+
+async def test_certificates_are_checked(
+    valkey: ValkeyServer, consumer: Consumer, certificate: Path
+) -> None:
+    """The Valkey of the tests is built without TLS: what ends it here passes on plain bytes."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
+
+    async with await asyncio.start_server(join, "127.0.0.1", 0, ssl=context) as server:
+        url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with open_sink(RedisSettings(url=url, ca_file=str(certificate))) as sink:
+            await sink.write([row("A", T)])
+        async with open_sink(RedisSettings(url=url)) as sink:
+            with pytest.raises(SinkError, match="certificate verify failed"):
+                await sink.write([row("A", T + 1)])
+    assert await consumer.read("A") == [row("A", T)]
 
 
 def test_mistakes_in_the_settings_are_told_at_once_and_without_the_password() -> None:
