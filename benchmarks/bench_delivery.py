@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -137,16 +138,38 @@ def test_a_sink_of_files_changes_little(gate: Any, tmp_path: Path) -> None:
     gate.hold("lag_files", with_files["tick_lag_p99"] * 1e3, alone["tick_lag_p99"] * 1e3)
 
 
+def test_back_fill_changes_little(gate: Any, tmp_path: Path) -> None:
+    """Rows of some hours are read back and written to files while 20 symbols are recorded."""
+    pair = Pair(tmp_path)
+    before = int(time.time()) - 86_400
+    with closing(RocksStorage.open(RocksSettings(path=str(tmp_path / "with")))) as storage:
+        fill(storage, MARKET[SYMBOLS], before, 10_000)
+    start = ("--set", "recorder.sink_start=oldest")
+    with_files, alone = pair.record("--plugins", "files", "--sink", "jsonl", *start)
+    pair.check_rows()
+    assert with_files["counters"]["sink.jsonl.backfilled"] >= 10_000 * SYMBOLS
+    assert with_files["counters"]["sink.jsonl.lag_seconds"] == 0
+    gate.hold("lag_backfill", with_files["tick_lag_p99"] * 1e3, alone["tick_lag_p99"] * 1e3)
+
+
+def fill(storage: Storage, symbols: Sequence[str], start: int, seconds: int) -> None:
+    """Store a row of each symbol on each of so many seconds."""
+    stream = make_stream()
+    for begin in range(start, start + seconds, 1000):
+        records = []
+        for second in range(begin, min(begin + 1000, start + seconds)):
+            row = Snapshot("", second, second, stream.bids[:20], stream.asks[:20]).pack()
+            records += [Record(symbol, second, row) for symbol in symbols]
+        storage.append(records)
+
+
 @pytest.mark.benchmark(timer=time.process_time)
 def test_back_fill_costs_what_reading_and_writing_cost(race: Any, tmp_path: Path) -> None:
     """10,000 rows of 10 symbols from RocksDB into a file, by the framework and by hand."""
     symbols = [f"SIM{number:04}USDT" for number in range(10)]
     start, seconds = 1_700_000_000, 1000
     with closing(RocksStorage.open(RocksSettings(path=str(tmp_path / "rows")))) as storage:
-        stream = make_stream()
-        for second in range(start, start + seconds):
-            row = Snapshot("", second, second, stream.bids[:20], stream.asks[:20]).pack()
-            storage.append([Record(symbol, second, row) for symbol in symbols])
+        fill(storage, symbols, start, seconds)
         rounds = itertools.count()
 
         def by_hand() -> None:

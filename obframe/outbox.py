@@ -334,9 +334,10 @@ class StoredOutbox:
         while True:
             with self._lock:
                 position, base = self._position, self._base
-                if position >= base:
-                    self._window.clear()
-                    return self._batch(_take(self._queue, rows)) if self._queue else None
+                queued = _take(self._queue, rows) if position >= base else None
+            if queued is not None:
+                self._window.clear()
+                return self._batch(queued) if queued else None
             while self._window and self._window[0][0].timestamp <= position:
                 self._window.popleft()
             if self._window:
