@@ -176,7 +176,8 @@ class _Reader:
             self._take(lambda: "--symbols", *SYMBOLS_KEY, symbols, is_text=True)
         else:
             message = (
-                "sets static.symbols, but the symbol source 'static' is not loaded in this run"
+                "sets static.symbols, but the symbol source 'static' is not loaded in this run; "
+                "add static to --plugins to record these too"
             )
             self._problem("--symbols", "", message)
 

@@ -35,7 +35,8 @@ class SymbolSource(Protocol):
     def watch(self) -> AsyncIterator[frozenset[Instrument]]:
         """Yield the wanted set, once at the start and again whenever it changes.
 
-        A source whose set never changes ends after the first; the set then stands.
+        A source whose set never changes ends after the first; the set then stands. It stands, too,
+        when a later look fails: raise, and ``watch`` is called anew; never yield what was not read.
         """
         ...
 
@@ -79,7 +80,13 @@ class Feed(Protocol):
     """
 
     async def run(self, emit: Emit) -> None:
-        """Deliver events until cancelled. Whatever escapes is logged and ``run`` is called anew."""
+        """Deliver events until cancelled. Whatever escapes is logged and ``run`` is called anew.
+
+        Its end, however it comes, leaves no task, thread or socket behind.
+
+        Raises:
+            RuntimeError: It runs already.
+        """
         ...
 
     def subscribe(self, instruments: Collection[Instrument]) -> None:

@@ -48,7 +48,12 @@ _SAMPLED_AT_ONCE = 250
 _SAMPLED_WITHIN = 0.1
 """Seconds after which a tick's rows are sampled without any more turns: they have to be of it."""
 # Losses that are found only some time after the first update went missing.
-_MISSED_BEFORE = (GapReason.SEQUENCE, GapReason.SILENT, GapReason.DISCONNECTED)
+_MISSED_BEFORE = (
+    GapReason.SEQUENCE,
+    GapReason.CHECKSUM,
+    GapReason.SILENT,
+    GapReason.DISCONNECTED,
+)
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
 

@@ -114,6 +114,7 @@ class GapReason(StrEnum):
     CONNECTING = "connecting"  # no stream yet, or the stream is being opened again
     SYNCING = "syncing"  # stream open, book not yet proven
     SEQUENCE = "sequence"  # update ids were not contiguous
+    CHECKSUM = "checksum"  # the book's checksum is not the venue's
     INVALID = "invalid"  # the venue sent an event that was refused
     SILENT = "silent"  # the stream is open but carries no data
     DISCONNECTED = "disconnected"  # the stream broke
@@ -136,9 +137,9 @@ class GapReason(StrEnum):
 
 _VENUES = frozenset(
     {
-        GapReason.SEQUENCE, GapReason.INVALID, GapReason.SILENT, GapReason.DISCONNECTED,
-        GapReason.SNAPSHOT, GapReason.EMPTY, GapReason.CROSSED, GapReason.HALTED,
-        GapReason.UNKNOWN_SYMBOL,
+        GapReason.SEQUENCE, GapReason.CHECKSUM, GapReason.INVALID, GapReason.SILENT,
+        GapReason.DISCONNECTED, GapReason.SNAPSHOT, GapReason.EMPTY, GapReason.CROSSED,
+        GapReason.HALTED, GapReason.UNKNOWN_SYMBOL,
     }
 )  # fmt: skip
 

@@ -60,6 +60,8 @@ class RuntimeSymbols(SymbolSet):
         super().__init__(path)
         self._interval = interval
         self._sleep = sleep
+        self._listed: list[str] = []
+        self._instruments: frozenset[Instrument] = frozenset()
 
     async def watch(self) -> AsyncIterator[frozenset[Instrument]]:
         """Yield the set, and again whenever it changes."""
@@ -71,7 +73,11 @@ class RuntimeSymbols(SymbolSet):
             yield now
 
     def _read(self) -> frozenset[Instrument]:
-        return frozenset(map(Instrument.parse, self.symbols()))
+        listed = self.symbols()
+        if listed != self._listed:  # to parse thousands every time would hold up the books
+            self._instruments = frozenset(map(Instrument.parse, listed))
+            self._listed = listed
+        return self._instruments
 
 
 @asynccontextmanager
@@ -86,4 +92,5 @@ async def open_runtime(settings: RuntimeSettings) -> AsyncIterator[SymbolSource]
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``runtime``."""
     summary = "a set that `obframe symbols add` and other programs change meanwhile"
-    return [Provider("runtime", summary, RuntimeSettings, open_runtime)]
+    contract = "obframe_plugins._contracts_symbols:RuntimeContract"
+    return [Provider("runtime", summary, RuntimeSettings, open_runtime, contract=contract)]

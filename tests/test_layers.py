@@ -39,6 +39,7 @@ LAYERS = (
         "obframe.sync",
         "obframe.union",
         "obframe.times",
+        "obframe.transfer",
         "obframe.trust",
         "obframe.verify",
         "obframe.vetting",
@@ -51,7 +52,7 @@ LAYERS = (
     {"obframe.testing"},
     {"obframe.commands"},
     {"obframe.cli_options"},
-    {"obframe.cli_plugins"},
+    {"obframe.cli_plugins", "obframe.cli_storage"},
     {"obframe.cli"},
     {"obframe.__main__"},
 )

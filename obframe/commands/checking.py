@@ -216,9 +216,11 @@ class _Process:
     def describe_end(self) -> tuple[str, str]:
         """Say in one line why it ended before its time, and in more what it said last."""
         said = self._log.read_text(encoding="utf-8", errors="replace")
+        _, timed_out, stack = said.rpartition("Timeout (")
+        if timed_out:  # what the interpreter was at, innermost first
+            where = "\n".join(stack.splitlines()[1 : _TAIL + 1])
+            return f"did not end within {self._timeout:g} s (--timeout)", where
         tail = "\n".join(said.splitlines()[-_TAIL:])
-        if said.startswith("Timeout (") or "\nTimeout (" in said:
-            return f"did not end within {self._timeout:g} s (--timeout)", tail
         return f"the process was ended by it (exit code {self._code})", tail
 
 

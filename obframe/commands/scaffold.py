@@ -23,7 +23,7 @@ from obframe.settings import CORE_SECTIONS
 
 MAX_NAME = 24
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-_PLACEHOLDER = re.compile("obframe-myplugin|obframe_myplugin|MyPlugin|myplugin")
+_PLACEHOLDER = re.compile("obframe-myplugin|obframe_myplugin|myplugin")
 
 
 class _Kind(NamedTuple):
@@ -141,7 +141,6 @@ def _rename(text: str, name: str) -> str:
     renamed = {
         "obframe-myplugin": "obframe-" + "-".join(words),
         "obframe_myplugin": "obframe_" + "_".join(words),
-        "MyPlugin": "".join(word.capitalize() for word in words),
         "myplugin": name,
     }
     return _PLACEHOLDER.sub(lambda found: renamed[found[0]], text)

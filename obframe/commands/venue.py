@@ -52,6 +52,17 @@ def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: s
     if output is not Format.TABLE:
         say(msgspec.json.encode(urls).decode())
         return
+    if options.venue != "binance":
+        names = options.symbols if not isinstance(options.symbols, int) else ("BTC/USD",)
+        wanted = ",".join(f"{options.venue}/{name}" for name in names)
+        say(
+            f"{options.venue} on {ws_url}, serving a simulation, seed {options.seed}\n"
+            "record it from another terminal:\n"
+            f"  obframe run --plugins rocksdb,{options.venue} --symbols {wanted}"
+            f" --set {options.venue}.ws_url={ws_url}\n"
+            "Ctrl-C ends it."
+        )
+        return
     what = "captures" if options.captures else f"a simulation, seed {options.seed}"
     say(
         f"venue on {rest_url} (REST) and {ws_url} (streams), serving {what}\n"

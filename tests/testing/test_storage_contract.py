@@ -15,6 +15,7 @@ from obframe import (
     Gap,
     Mark,
     Record,
+    RowBatch,
     Storage,
     StorageError,
     StoreLocked,
@@ -399,6 +400,28 @@ class LeavesOutTheDamaged(Kept):
         return iter(rows[:100] if self.unreadable else rows)
 
 
+class Batched(Kept):
+    """Gives one batch, all of it."""
+
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        rows = list(self.scan(symbol, start, end))
+        if rows:
+            yield RowBatch([row.timestamp for row in rows], [row.value for row in rows])
+
+
+class BatchesWithoutHoles(Batched):
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        for batch in super().scan_batches(symbol, start, end):
+            first = batch.timestamps[0]
+            yield RowBatch(range(first, first + len(batch.values)), batch.values)
+
+
+class EmptyBatch(Batched):
+    def scan_batches(self, symbol: str, start: int, end: int) -> Iterator[RowBatch]:
+        yield from super().scan_batches(symbol, start, end)
+        yield RowBatch([], [])
+
+
 BROKEN: Table = {
     "test_is_a_storage": Broken(WithoutMarks, "marks is missing"),
     "test_empty_storage_answers": Broken(NothingIsAnError, "BTCUSDT"),
@@ -410,6 +433,10 @@ BROKEN: Table = {
     "test_symbols_that_begin_alike_stay_apart": Broken(LatestOfNeighbour, "is None"),
     "test_symbols_may_be_unicode": Broken(AsciiOnly, "assert"),
     "test_latest_is_the_newest": Broken(LatestAppended, "assert"),
+    "test_batches_are_the_scan": [
+        Broken(BatchesWithoutHoles, "assert"),
+        Broken(EmptyBatch, "a batch is empty"),
+    ],
     "test_a_stored_second_is_never_overwritten": [
         Broken(Overwrites, "assert"),
         Broken(RefusesSilently, "assert [] == "),
@@ -466,3 +493,7 @@ def test_the_contract_catches(rule: Rule, broken: Broken, tmp_path: Path) -> Non
     else:
         contract.kind = broken.part
     check_caught(contract, rule, broken.words, tmp_path)
+
+
+class TestBatched(TestKept):
+    kind = Batched

@@ -262,6 +262,25 @@ async def test_a_second_watch_begins_with_the_set_that_holds(rude: Rude) -> None
             await watch.until("AUSDT")
 
 
+async def test_another_venue_needs_a_listing_only() -> None:
+    class Listed:
+        volumes = dict.fromkeys(("kraken/BTC/USD", "kraken/ETH/USD", "kraken/BTC/EUR"), 1)
+
+        async def fetch(self) -> list[Ticker]:
+            return [
+                Ticker(Instrument.parse(name), name[-3:], Decimal(volume), True)
+                for name, volume in self.volumes.items()
+            ]
+
+    listing, sleep = Listed(), HeldSleep()
+    ranking = Ranking(1, ("USD",), include=("*/USD",))
+    async with watching(TopSymbols(listing, ranking, 5.0, sleep)) as watch:
+        await watch.until("kraken/BTC/USD")
+        listing.volumes = {**listing.volumes, "kraken/ETH/USD": 2}
+        await sleep.end()
+        await watch.until("kraken/BTC/USD", "kraken/ETH/USD")
+
+
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="count is 0") as caught:
         TopSettings(count=0, buffer=2.0, interval=0.5, rest_url="ftp://x")  # type: ignore[arg-type]
