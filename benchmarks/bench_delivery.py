@@ -30,7 +30,7 @@ from obframe import (
     Storage,
     snapshot_to_json,
 )
-from obframe.outbox import StoredOutbox
+from obframe.backfill import StoredOutbox
 from obframe.positions import Positions
 from obframe_plugins._row_files import RowFiles
 from obframe_plugins._row_lines import JSONL
