@@ -260,3 +260,27 @@ def test_row_53_after_an_outage_over_a_restart_a_sink_is_told_everything_in_orde
     for symbol in (b"BTCUSDT", b"ETHUSDT"):
         seconds = [json.loads(line)["timestamp"] for line in lines() if symbol in line]
         assert seconds == sorted(set(seconds))
+
+
+def test_a_position_that_is_not_understood_and_files_of_another_refuse_the_start(
+    desk: Any, tmp_path: Path
+) -> None:
+    venue = desk.venue()
+    arguments = ["--plugins", "files", "--sink", "jsonl"]
+    first = desk.recorder(venue, *arguments)
+    first.until_logged("live")
+    second = desk.recorder(venue, *arguments, path=tmp_path / "other")
+    assert second.wait() == 4
+    assert "another process writes files into obframe-rows" in second.log
+    assert "jsonl.path" in second.log
+    assert first.popen.poll() is None
+    assert first.terminate() == 0
+    position = tmp_path / "db.obframe" / "sinks" / "jsonl.json"
+    position.write_text("17371584")
+    third = desk.recorder(venue, *arguments)
+    assert third.wait() == 3
+    assert f"{position}: the delivery position cannot be read" in third.log
+    assert "remove it to let the sink begin anew" in third.log
+    unknown = desk.recorder(venue, "--plugins", "files", "--sink", "jsnl")
+    assert unknown.wait() == 4
+    assert "no loaded plugin offers the sink 'jsnl' (loaded: jsonl, csv)" in unknown.log
