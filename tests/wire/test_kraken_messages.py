@@ -151,9 +151,13 @@ def test_row_11_what_is_no_decimal_is_refused_whole(number: str) -> None:
 def test_row_11_what_is_no_list_of_levels_is_refused_whole(side: str) -> None:
     book = KrakenBook("BTC/USD", 100)
     book.load(book_of("BTC/USD", GUIDE_BIDS, GUIDE_ASKS, GUIDE_CHECKSUM), BTC)
-    message = '{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","asks":%s}]}' % side
     with pytest.raises(InvalidEvent):
-        book.apply(data(message.encode()), BTC)
+        book.apply(data(update_of("BTC/USD", side)), BTC)
+
+
+def update_of(symbol: str, bids: str) -> bytes:
+    head = f'{{"channel":"book","type":"update","data":[{{"symbol":"{symbol}","bids":'
+    return f"{head}{bids}}}]}}".encode()
 
 
 def test_spaces_and_other_orders_of_keys_change_nothing() -> None:
@@ -162,11 +166,8 @@ def test_spaces_and_other_orders_of_keys_change_nothing() -> None:
     spaced = json.dumps(json.loads(ALGO_UPDATE, parse_float=str), indent=1)
     spaced = spaced.replace('"0.12275"', "0.12275").replace('"6597.51731160"', "6597.51731160")
     assert book.apply(data(spaced.encode()), ALGO).bids == [("0.12275", "6597.51731160")]
-    turned = b'[{"qty":1.50,"x":[],"price":0.10}]'
-    message = (
-        b'{"channel":"book","type":"update","data":[{"symbol":"ALGO/USD","bids":%s}]}' % turned
-    )
-    assert book.apply(data(message), ALGO).bids[0] == ("0.10", "1.50")
+    turned = update_of("ALGO/USD", '[{"qty":1.50,"x":[],"price":0.10}]')
+    assert book.apply(data(turned), ALGO).bids[0] == ("0.10", "1.50")
 
 
 def test_of_two_changes_at_one_price_the_last_wins() -> None:
