@@ -71,7 +71,6 @@ from obframe.protocols import (
     Tell,
     Usage,
 )
-from obframe.query import Span, subtract
 from obframe.settings import Duration, Size
 from obframe.trust import Trust
 from obframe.types import (
@@ -105,8 +104,10 @@ _LAZY = {
     "Coverage": "obframe.query",
     "Reader": "obframe.reader",
     "Row": "obframe.query",
+    "Span": "obframe.query",
     "Window": "obframe.window",
     "open": "obframe.reader",
+    "subtract": "obframe.query",
 }
 
 __all__ = [

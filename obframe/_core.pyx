@@ -2142,6 +2142,7 @@ def parse_level_objects(
 
 cdef enum:
     L_CHANNEL = 1
+    L_TIME
     L_SEQUENCE
     L_EVENTS
     L_KIND
@@ -2152,7 +2153,7 @@ cdef enum:
     L_QUANTITY
 
 cdef dict LEVEL2_NAMES = {
-    L_CHANNEL: "channel", L_SEQUENCE: "sequence_num", L_EVENTS: "events",
+    L_CHANNEL: "channel", L_TIME: "timestamp", L_SEQUENCE: "sequence_num", L_EVENTS: "events",
     L_KIND: "type", L_PRODUCT: "product_id", L_UPDATES: "updates",
     L_SIDE: "side", L_PRICE: "price_level", L_QUANTITY: "new_quantity",
 }
@@ -2169,6 +2170,8 @@ cdef int find_level2_field(Span key, int first, int last) noexcept nogil:
         p = plain
     if is_text(p, size, "channel", 7):
         field = L_CHANNEL
+    elif is_text(p, size, "timestamp", 9):
+        field = L_TIME
     elif is_text(p, size, "sequence_num", 12):
         field = L_SEQUENCE
     elif is_text(p, size, "events", 6):
@@ -2186,6 +2189,60 @@ cdef int find_level2_field(Span key, int first, int last) noexcept nogil:
     elif is_text(p, size, "new_quantity", 12):
         field = L_QUANTITY
     return field if first <= field <= last else F_OTHER
+
+
+cdef int read_digits(const uint8_t *p, int count, int most) noexcept nogil:
+    """Read so many digits of a number up to ``most``; -1 when they are none."""
+    cdef int value = 0
+    cdef int i
+    for i in range(count):
+        if not c'0' <= p[i] <= c'9':
+            return -1
+        value = value * 10 + (p[i] - c'0')
+    return value if value <= most else -1
+
+
+@cython.cdivision(True)
+cdef int64_t read_time(Span text) noexcept nogil:
+    """Return Unix microseconds of a time such as 2023-02-09T20:32:50.714964855Z; 0 for no time."""
+    cdef const uint8_t *p = text.start
+    cdef int year, month, day, hour, minute, second, era, of_era
+    cdef int64_t days
+    cdef int64_t fraction = 0
+    cdef int digits = 0
+    cdef Py_ssize_t i
+    if text.size < 20 or text.size > 32 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or (
+        p[13] != c':' or p[16] != c':' or p[text.size - 1] != c'Z'
+    ):
+        return 0
+    year = read_digits(p, 4, 9999)
+    month = read_digits(p + 5, 2, 12)
+    day = read_digits(p + 8, 2, 31)
+    hour = read_digits(p + 11, 2, 23)
+    minute = read_digits(p + 14, 2, 59)
+    second = read_digits(p + 17, 2, 60)
+    if year < 1970 or month < 1 or day < 1 or hour < 0 or minute < 0 or second < 0:
+        return 0
+    if text.size > 20:
+        if p[19] != c'.' or text.size == 21:
+            return 0
+        for i in range(20, text.size - 1):
+            if not c'0' <= p[i] <= c'9':
+                return 0
+            if digits < 6:
+                fraction = fraction * 10 + (p[i] - c'0')
+                digits += 1
+        while digits < 6:
+            fraction *= 10
+            digits += 1
+    # Days since 1970 of a year that begins in March, so that a leap day is its last.
+    if month <= 2:
+        year -= 1
+    era = year // 400
+    of_era = year - era * 400
+    days = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days += of_era * 365 + of_era // 4 - of_era // 100 + <int64_t>era * 146097 - 719468
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
 
 
 cdef int next_key(Reader *r, bint first, Span *key) noexcept nogil:
@@ -2626,14 +2683,17 @@ cdef tuple read_level2(Reader *r):
     cdef Issue issue
     cdef Span key
     cdef Span channel
+    cdef Span time
     cdef const uint8_t *value
     cdef list events = None
     cdef int64_t sequence = 0
+    cdef int64_t time_us = 0
     cdef unsigned int seen = 0
     cdef int field
     cdef int code
     memset(&issue, 0, sizeof(Issue))
     memset(&channel, 0, sizeof(Span))
+    memset(&time, 0, sizeof(Span))
     skip_space(r)
     if r.p == r.end:
         code = fault(r, r.end, "the message is empty")
@@ -2653,6 +2713,8 @@ cdef tuple read_level2(Reader *r):
             code = read_id(r, &issue, field, &sequence, 1)
         elif field == L_CHANNEL and value < r.end and value[0] == c'"':
             code = read_string(r, &channel)
+        elif field == L_TIME and value < r.end and value[0] == c'"':
+            code = read_string(r, &time)
         elif field == L_EVENTS and value < r.end and value[0] == c'[' and (
             channel.start == NULL or channel.escaped or is_text(channel.start, channel.size, "l2_data", 7)
         ):
@@ -2680,7 +2742,11 @@ cdef tuple read_level2(Reader *r):
         raise make_level2_refusal(
             None, issue.field, PART_WHOLE, 0, show(issue.start, issue.size), issue.code
         )
-    return sequence, events
+    if time.start != NULL:
+        time_us = read_time(time)
+    for made in events:
+        (<Level2Event>made)._event.time = time_us // 1000
+    return sequence, time_us, events
 
 
 def parse_level2(data):
@@ -2690,8 +2756,9 @@ def parse_level2(data):
         data: The message's bytes (bytes, bytearray or memoryview), JSON in UTF-8. Not kept.
 
     Returns:
-        ``(sequence_num, events)``, or None when the message is well-formed JSON of another channel
-        than ``l2_data``. An event that is refused has an ``error``; the others are of use.
+        ``(sequence_num, time_us, events)``, or None when the message is well-formed JSON of another
+        channel than ``l2_data``. ``time_us`` is its ``timestamp`` in Unix microseconds, 0 when that
+        cannot be told. An event that is refused has an ``error``; the others are of use.
 
     Raises:
         MalformedMessage: Not JSON, cut short, nested deeper than 64, not UTF-8.

@@ -16,8 +16,9 @@ from obframe_plugins.files import FileSettings, open_csv, open_jsonl
 
 
 class JsonLinesContract(SinkContract):
-    """Lines of JSON, all in one file."""
+    """Lines of JSON, all in one file; an outage is a file where the directory was."""
 
+    can_break = True
     most_blocking = 2.0  # while the disk syncs
     template = "{period}"
     max_bytes = 0
@@ -40,6 +41,16 @@ class JsonLinesContract(SinkContract):
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return the rows of all files."""
         return [snapshot_from_json(line) for line in self.lines(tmp_path, "jsonl")]
+
+    async def break_(self, tmp_path: Path) -> None:
+        """Put the directory away, and a file in its place."""
+        (tmp_path / "rows").rename(tmp_path / "away")
+        (tmp_path / "rows").touch()
+
+    async def mend(self, tmp_path: Path) -> None:
+        """Bring the directory back."""
+        (tmp_path / "rows").unlink()
+        (tmp_path / "away").rename(tmp_path / "rows")
 
     def lines(self, tmp_path: Path, extension: str) -> list[bytes]:
         """Read what is finished and what grows, by name; again if a file is packed meanwhile."""

@@ -9,10 +9,8 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,14 +19,11 @@ from hypothesis import strategies as st
 from obframe import (
     SNAPSHOT_COLUMNS,
     PluginError,
-    Sink,
     Snapshot,
     check_symbol,
     snapshot_from_json,
-    snapshot_to_cells,
     snapshot_to_json,
 )
-from obframe.testing.contracts import SinkContract
 from obframe_plugins._row_files import RowFiles
 from obframe_plugins._row_lines import CSV, JSONL, LineFormat
 from obframe_plugins._row_paths import PathTemplate, encode_symbol
@@ -71,60 +66,6 @@ def read(folder: Path) -> list[Snapshot]:
         with opener(path, "rb") as file:
             found += [snapshot_from_json(line) for line in file]
     return found
-
-
-class FileContract(SinkContract):
-    """The contract of sinks; the other end is taken away by a file where its directory was."""
-
-    can_break = True
-    template = "{period}"
-
-    @asynccontextmanager
-    async def make_sink(self, tmp_path: Path) -> AsyncIterator[Sink]:
-        settings = FileSettings(path=str(tmp_path / "rows" / self.template), max_bytes=20_000)
-        async with open_jsonl(settings) as sink:
-            yield sink
-
-    async def read_back(self, tmp_path: Path) -> list[Snapshot]:
-        return read(tmp_path / "rows")
-
-    async def break_(self, tmp_path: Path) -> None:
-        (tmp_path / "rows").rename(tmp_path / "away")
-        (tmp_path / "rows").touch()
-
-    async def mend(self, tmp_path: Path) -> None:
-        (tmp_path / "rows").unlink()
-        (tmp_path / "away").rename(tmp_path / "rows")
-
-
-class TestJsonlContract(FileContract):
-    """All symbols together."""
-
-
-class TestJsonlOfEachSymbolContract(FileContract):
-    """Each symbol on its own."""
-
-    template = "{symbol}/{period}"
-
-
-class TestCsvContract(FileContract):
-    """Lines of CSV."""
-
-    @asynccontextmanager
-    async def make_sink(self, tmp_path: Path) -> AsyncIterator[Sink]:
-        settings = FileSettings(path=str(tmp_path / "rows" / "{period}"), max_bytes=20_000)
-        async with open_csv(settings) as sink:
-            yield sink
-
-    def expect(self, snapshot: Snapshot) -> Any:
-        return [str(cell) for cell in snapshot_to_cells(snapshot)]
-
-    async def read_back(self, tmp_path: Path) -> list[Any]:
-        found: list[Any] = []
-        for path in sorted((tmp_path / "rows").glob("*.csv*"), key=str):
-            with path.open(newline="") as file:
-                found += list(csv.reader(file))[1:]
-        return found
 
 
 def names(folder: Path) -> list[str]:

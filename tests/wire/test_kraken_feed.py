@@ -56,7 +56,7 @@ class Desk:
         self.books.subscribe(*map(Instrument.parse, symbols))
 
     def clients(self) -> list[Any]:
-        return list(self.venue._clients)
+        return list(self.venue.clients)
 
     def state(self, symbol: str) -> BookState:
         return self.books.get(symbol).state
