@@ -5,19 +5,37 @@ Two recorders of one venue run in the same seconds, one with sinks and one witho
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench_recording import MARKET, RATE, STARTING, Trial
+from data import make_stream
 
-from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP
-from obframe_plugins.rocksdb import RocksSettings, open_reader
+from obframe import (
+    MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
+    Record,
+    Snapshot,
+    Storage,
+    snapshot_to_json,
+)
+from obframe.backfill import StoredOutbox
+from obframe.positions import Positions
+from obframe_plugins._row_files import RowFiles
+from obframe_plugins._row_lines import JSONL
+from obframe_plugins._row_paths import PathTemplate
+from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
 
 SECONDS = int(os.environ.get("OBFRAME_BENCH_SECONDS", "40"))
 HERE = Path(__file__).resolve().parent
@@ -118,3 +136,65 @@ def test_a_sink_of_files_changes_little(gate: Any, tmp_path: Path) -> None:
     assert with_files["counters"]["sink.jsonl.written"] == with_files["rows"]
     assert with_files["counters"]["sink.jsonl.lag_seconds"] == 0
     gate.hold("lag_files", with_files["tick_lag_p99"] * 1e3, alone["tick_lag_p99"] * 1e3)
+
+
+def test_back_fill_changes_little(gate: Any, tmp_path: Path) -> None:
+    """Rows of some hours are read back and written to files while 20 symbols are recorded."""
+    pair = Pair(tmp_path)
+    before = int(time.time()) - 86_400
+    with closing(RocksStorage.open(RocksSettings(path=str(tmp_path / "with")))) as storage:
+        fill(storage, MARKET[SYMBOLS], before, 10_000)
+    start = ("--set", "recorder.sink_start=oldest")
+    with_files, alone = pair.record("--plugins", "files", "--sink", "jsonl", *start)
+    pair.check_rows()
+    assert with_files["counters"]["sink.jsonl.backfilled"] >= 10_000 * SYMBOLS
+    assert with_files["counters"]["sink.jsonl.lag_seconds"] == 0
+    gate.hold("lag_backfill", with_files["tick_lag_p99"] * 1e3, alone["tick_lag_p99"] * 1e3)
+
+
+def fill(storage: Storage, symbols: Sequence[str], start: int, seconds: int) -> None:
+    """Store a row of each symbol on each of so many seconds."""
+    stream = make_stream()
+    for begin in range(start, start + seconds, 1000):
+        records = []
+        for second in range(begin, min(begin + 1000, start + seconds)):
+            row = Snapshot("", second, second, stream.bids[:20], stream.asks[:20]).pack()
+            records += [Record(symbol, second, row) for symbol in symbols]
+        storage.append(records)
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+def test_back_fill_costs_what_reading_and_writing_cost(race: Any, tmp_path: Path) -> None:
+    """10,000 rows of 10 symbols from RocksDB into a file, by the framework and by hand."""
+    symbols = [f"SIM{number:04}USDT" for number in range(10)]
+    start, seconds = 1_700_000_000, 1000
+    with closing(RocksStorage.open(RocksSettings(path=str(tmp_path / "rows")))) as storage:
+        fill(storage, symbols, start, seconds)
+        rounds = itertools.count()
+
+        def by_hand() -> None:
+            path = tmp_path / f"{next(rounds)}.jsonl"
+            with path.open("wb") as file:
+                for symbol in symbols:
+                    for record in storage.scan(symbol, start, start + seconds):
+                        snapshot = Snapshot.unpack(record.value, symbol)
+                        file.write(snapshot_to_json(snapshot) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+        def by_outbox() -> None:
+            asyncio.run(deliver(storage, tmp_path / f"{next(rounds)}", start + seconds))
+
+        race("backfill", work=by_outbox, reference=by_hand, rounds=10, units=seconds * 10)
+
+
+async def deliver(storage: Storage, folder: Path, now: int) -> None:
+    """Tell a sink of files everything that is stored."""
+    box = StoredOutbox(
+        "jsonl", storage, Positions(None), rows=1, now=now, start="oldest", counters=Counter()
+    )
+    with closing(RowFiles(PathTemplate(str(folder / "{period}"), "day"), JSONL)) as files:
+        while (batch := await box.next(1000)) is not None:
+            files.append(batch.snapshots)
+            box.told(batch)
+    assert box.position == now

@@ -122,7 +122,7 @@ def run(
         SummaryFormatName, typer.Option("--format", help="How to print what was done.")
     ] = "table",
 ) -> None:
-    """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
+    """Record until Ctrl-C or SIGTERM; then store the rest and end. Twice: end at once."""
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 

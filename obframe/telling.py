@@ -10,8 +10,9 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 from obframe._core import Snapshot
+from obframe.backfill import StoredOutbox
 from obframe.errors import ObframeError, StorageError
-from obframe.outbox import LiveOutbox, StoredOutbox
+from obframe.outbox import LiveOutbox
 from obframe.positions import Positions
 from obframe.protocols import Storage
 from obframe.settings import RecorderSettings

@@ -16,7 +16,7 @@ from obframe_plugins.files import FileSettings, open_csv, open_jsonl
 
 
 class JsonLinesContract(SinkContract):
-    """Lines of JSON; their directory is taken away by a file in its place."""
+    """Lines of JSON, all in one file; an outage is a file where the directory was."""
 
     can_break = True
     most_blocking = 2.0  # while the disk syncs
@@ -43,12 +43,12 @@ class JsonLinesContract(SinkContract):
         return [snapshot_from_json(line) for line in self.lines(tmp_path, "jsonl")]
 
     async def break_(self, tmp_path: Path) -> None:
-        """Put a file where the directory is."""
+        """Put the directory away, and a file in its place."""
         (tmp_path / "rows").rename(tmp_path / "away")
         (tmp_path / "rows").touch()
 
     async def mend(self, tmp_path: Path) -> None:
-        """Put the directory back."""
+        """Bring the directory back."""
         (tmp_path / "rows").unlink()
         (tmp_path / "away").rename(tmp_path / "rows")
 

@@ -139,9 +139,11 @@ class KrakenBook:
 
     def _next_id(self, moment: int) -> int:
         """Return the id of a message of this time; one that cannot be true counts for nothing."""
-        if moment > time.time_ns() // 1000 + _HOUR_US:
-            moment = 0
-        return max(moment, self.update_id + 1)
+        least = self.update_id + 1
+        # The clock is asked only about a leap.
+        if moment > least + _HOUR_US and moment > time.time_ns() // 1000 + _HOUR_US:
+            return least
+        return max(moment, least)
 
     def _read(self, data: BookData) -> tuple[list[Level], list[Level]]:
         return self._texts(data.bids, "bids"), self._texts(data.asks, "asks")

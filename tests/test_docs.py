@@ -26,6 +26,7 @@ CommandLine: TypeAlias = Any
 Eventually: TypeAlias = Callable[[Callable[[], bool], str], None]
 
 ROOT = Path(__file__).resolve().parent.parent
+SINK_MODULES = ("backfill", "outbox", "sinks")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -354,7 +355,7 @@ def test_the_page_of_sinks_is_true(command_line: CommandLine) -> None:
     assert len(done.stdout.splitlines()) == json.loads(result.stdout)["rows"] >= 4
     (message,) = blocks(page, "json")
     assert snapshot_to_json(snapshot_from_json(message.encode())) == message.encode().strip()
-    sources = [(ROOT / "obframe" / f"{name}.py").read_text() for name in ("outbox", "sinks")]
+    sources = [(ROOT / "obframe" / f"{name}.py").read_text() for name in SINK_MODULES]
     counted = set(re.findall(r'counters\["(\w+)"\]', "".join(sources)))
     text = page.read_text(encoding="utf-8").partition("| counter |")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)

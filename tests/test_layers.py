@@ -45,7 +45,7 @@ LAYERS = (
         "obframe.vetting",
         "obframe.window",
     },
-    {"obframe.books", "obframe.outbox", "obframe.sinks", "obframe.writer"},
+    {"obframe.backfill", "obframe.books", "obframe.outbox", "obframe.sinks", "obframe.writer"},
     {"obframe.telling"},
     {"obframe.recorder"},
     {"obframe"},

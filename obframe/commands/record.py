@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -125,7 +125,22 @@ def describe(summary: RunSummary) -> str:
         )
     else:
         lines.append("no updates were received")
+    lines += _sinks(summary.counters)
     return "\n         ".join(lines)
+
+
+def _sinks(counters: Mapping[str, int]) -> Iterator[str]:
+    """Say of each sink what it was told, and what it was not."""
+    for key, lag in counters.items():
+        if key.startswith("sink.") and key.endswith(".lag_seconds"):
+            name = key.removeprefix("sink.").removesuffix(".lag_seconds")
+            told = counters.get(f"sink.{name}.written", 0)
+            text = f"sink {name} was told {_count(told, 'row')}"
+            if dropped := counters.get(f"sink.{name}.dropped", 0):
+                text += f", {dropped:,} dropped"
+            if lost := counters.get(f"sink.{name}.lost_seconds", 0):
+                text += f", {_count(lost, 'second')} lost to retention"
+            yield text + (f", {lag:,} s behind" if lag else "")
 
 
 def _count(number: int, what: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Snapshot, snapshot_to_json
+from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Snapshot, snapshot_from_json, snapshot_to_json
 from obframe.testing.oracle import judge
 
 TROUBLE = Path(__file__).resolve().parents[2] / "benchmarks" / "trouble.py"
@@ -213,11 +213,11 @@ def test_row_54_kill_9_with_the_sink_jsonl_nothing_missing_and_nothing_twice(
     for symbol in names.split(","):
         seconds = [json.loads(line)["timestamp"] for line in lines if symbol.encode() in line]
         assert seconds == sorted(seconds)
-    # The same text as the command line prints.
+    # The command line prints the same, and more.
     query = desk.run("query", "BTCUSDT", "--from", "-1h", "--format", "jsonl",
                      "--set", f"rocksdb.path={desk.path}")  # fmt: skip
-    printed = query.stdout.encode().splitlines()
-    assert printed == [line for line in lines if b'"BTCUSDT"' in line]
+    printed = [snapshot_from_json(line) for line in query.stdout.encode().splitlines()]
+    assert printed == [snapshot_from_json(line) for line in lines if b'"BTCUSDT"' in line]
 
 
 @pytest.mark.slow
@@ -260,3 +260,27 @@ def test_row_53_after_an_outage_over_a_restart_a_sink_is_told_everything_in_orde
     for symbol in (b"BTCUSDT", b"ETHUSDT"):
         seconds = [json.loads(line)["timestamp"] for line in lines() if symbol in line]
         assert seconds == sorted(set(seconds))
+
+
+def test_a_position_that_is_not_understood_and_files_of_another_refuse_the_start(
+    desk: Any, tmp_path: Path
+) -> None:
+    venue = desk.venue()
+    arguments = ["--plugins", "files", "--sink", "jsonl"]
+    first = desk.recorder(venue, *arguments)
+    first.until_logged("live")
+    second = desk.recorder(venue, *arguments, path=tmp_path / "other")
+    assert second.wait() == 4
+    assert "another process writes files into obframe-rows" in second.log
+    assert "jsonl.path" in second.log
+    assert first.popen.poll() is None
+    assert first.terminate() == 0
+    position = tmp_path / "db.obframe" / "sinks" / "jsonl.json"
+    position.write_text("17371584")
+    third = desk.recorder(venue, *arguments)
+    assert third.wait() == 3
+    assert f"{position}: the delivery position cannot be read" in third.log
+    assert "remove it to let the sink begin anew" in third.log
+    unknown = desk.recorder(venue, "--plugins", "files", "--sink", "jsnl")
+    assert unknown.wait() == 4
+    assert "no loaded plugin offers the sink 'jsnl' (loaded: jsonl, csv)" in unknown.log
