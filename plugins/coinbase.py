@@ -237,4 +237,5 @@ async def open_coinbase(settings: CoinbaseSettings) -> AsyncIterator[Feed]:
 def obframe_feeds() -> Sequence[Provider[Feed]]:
     """Offer the Coinbase feed."""
     summary = "live level2 books of Coinbase Advanced"
-    return [Provider("coinbase", summary, CoinbaseSettings, open_coinbase)]
+    contract = "obframe_plugins._contracts_coinbase:CoinbaseContract"
+    return [Provider("coinbase", summary, CoinbaseSettings, open_coinbase, contract=contract)]

@@ -25,6 +25,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
+WITHOUT_PYTEST = """
+from obframe.testing import Exchange, FakeClock, ReferenceBook
+try:
+    from obframe.testing import StorageContract
+except ImportError as error:
+    print(error)
+"""
+
 
 WITHOUT_PYTEST = """
 from obframe.testing import Exchange, FakeClock, ReferenceBook
