@@ -135,3 +135,4 @@ clean:
 	rm -rf $(VENV) $(PEERS_VENV) build dist obframe.egg-info obframe-demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f obframe/_core*.so
+	rm -rf obframe/commands/templates/.ruff_cache

@@ -70,7 +70,6 @@ from obframe.protocols import (
     Tell,
     Usage,
 )
-from obframe.query import Span, subtract
 from obframe.settings import Duration, Size
 from obframe.trust import Trust
 from obframe.types import (
@@ -104,8 +103,10 @@ _LAZY = {
     "Coverage": "obframe.query",
     "Reader": "obframe.reader",
     "Row": "obframe.query",
+    "Span": "obframe.query",
     "Window": "obframe.window",
     "open": "obframe.reader",
+    "subtract": "obframe.query",
 }
 
 __all__ = [

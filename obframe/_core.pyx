@@ -2033,6 +2033,7 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
 
 cdef enum:
     L_CHANNEL = 1
+    L_TIME
     L_SEQUENCE
     L_EVENTS
     L_KIND
@@ -2043,7 +2044,7 @@ cdef enum:
     L_QUANTITY
 
 cdef dict LEVEL2_NAMES = {
-    L_CHANNEL: "channel", L_SEQUENCE: "sequence_num", L_EVENTS: "events",
+    L_CHANNEL: "channel", L_TIME: "timestamp", L_SEQUENCE: "sequence_num", L_EVENTS: "events",
     L_KIND: "type", L_PRODUCT: "product_id", L_UPDATES: "updates",
     L_SIDE: "side", L_PRICE: "price_level", L_QUANTITY: "new_quantity",
 }
@@ -2060,6 +2061,8 @@ cdef int find_level2_field(Span key, int first, int last) noexcept nogil:
         p = plain
     if is_text(p, size, "channel", 7):
         field = L_CHANNEL
+    elif is_text(p, size, "timestamp", 9):
+        field = L_TIME
     elif is_text(p, size, "sequence_num", 12):
         field = L_SEQUENCE
     elif is_text(p, size, "events", 6):
@@ -2077,6 +2080,60 @@ cdef int find_level2_field(Span key, int first, int last) noexcept nogil:
     elif is_text(p, size, "new_quantity", 12):
         field = L_QUANTITY
     return field if first <= field <= last else F_OTHER
+
+
+cdef int read_digits(const uint8_t *p, int count, int most) noexcept nogil:
+    """Read so many digits of a number up to ``most``; -1 when they are none."""
+    cdef int value = 0
+    cdef int i
+    for i in range(count):
+        if not c'0' <= p[i] <= c'9':
+            return -1
+        value = value * 10 + (p[i] - c'0')
+    return value if value <= most else -1
+
+
+@cython.cdivision(True)
+cdef int64_t read_time(Span text) noexcept nogil:
+    """Return Unix microseconds of a time such as 2023-02-09T20:32:50.714964855Z; 0 for no time."""
+    cdef const uint8_t *p = text.start
+    cdef int year, month, day, hour, minute, second, era, of_era
+    cdef int64_t days
+    cdef int64_t fraction = 0
+    cdef int digits = 0
+    cdef Py_ssize_t i
+    if text.size < 20 or text.size > 32 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or (
+        p[13] != c':' or p[16] != c':' or p[text.size - 1] != c'Z'
+    ):
+        return 0
+    year = read_digits(p, 4, 9999)
+    month = read_digits(p + 5, 2, 12)
+    day = read_digits(p + 8, 2, 31)
+    hour = read_digits(p + 11, 2, 23)
+    minute = read_digits(p + 14, 2, 59)
+    second = read_digits(p + 17, 2, 60)
+    if year < 1970 or month < 1 or day < 1 or hour < 0 or minute < 0 or second < 0:
+        return 0
+    if text.size > 20:
+        if p[19] != c'.' or text.size == 21:
+            return 0
+        for i in range(20, text.size - 1):
+            if not c'0' <= p[i] <= c'9':
+                return 0
+            if digits < 6:
+                fraction = fraction * 10 + (p[i] - c'0')
+                digits += 1
+        while digits < 6:
+            fraction *= 10
+            digits += 1
+    # Days since 1970 of a year that begins in March, so that a leap day is its last.
+    if month <= 2:
+        year -= 1
+    era = year // 400
+    of_era = year - era * 400
+    days = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days += of_era * 365 + of_era // 4 - of_era // 100 + <int64_t>era * 146097 - 719468
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
 
 
 cdef int next_key(Reader *r, bint first, Span *key) noexcept nogil:
@@ -2517,14 +2574,17 @@ cdef tuple read_level2(Reader *r):
     cdef Issue issue
     cdef Span key
     cdef Span channel
+    cdef Span time
     cdef const uint8_t *value
     cdef list events = None
     cdef int64_t sequence = 0
+    cdef int64_t time_us = 0
     cdef unsigned int seen = 0
     cdef int field
     cdef int code
     memset(&issue, 0, sizeof(Issue))
     memset(&channel, 0, sizeof(Span))
+    memset(&time, 0, sizeof(Span))
     skip_space(r)
     if r.p == r.end:
         code = fault(r, r.end, "the message is empty")
@@ -2544,6 +2604,8 @@ cdef tuple read_level2(Reader *r):
             code = read_id(r, &issue, field, &sequence, 1)
         elif field == L_CHANNEL and value < r.end and value[0] == c'"':
             code = read_string(r, &channel)
+        elif field == L_TIME and value < r.end and value[0] == c'"':
+            code = read_string(r, &time)
         elif field == L_EVENTS and value < r.end and value[0] == c'[' and (
             channel.start == NULL or channel.escaped or is_text(channel.start, channel.size, "l2_data", 7)
         ):
@@ -2571,7 +2633,11 @@ cdef tuple read_level2(Reader *r):
         raise make_level2_refusal(
             None, issue.field, PART_WHOLE, 0, show(issue.start, issue.size), issue.code
         )
-    return sequence, events
+    if time.start != NULL:
+        time_us = read_time(time)
+    for made in events:
+        (<Level2Event>made)._event.time = time_us // 1000
+    return sequence, time_us, events
 
 
 def parse_level2(data):
@@ -2581,8 +2647,9 @@ def parse_level2(data):
         data: The message's bytes (bytes, bytearray or memoryview), JSON in UTF-8. Not kept.
 
     Returns:
-        ``(sequence_num, events)``, or None when the message is well-formed JSON of another channel
-        than ``l2_data``. An event that is refused has an ``error``; the others are of use.
+        ``(sequence_num, time_us, events)``, or None when the message is well-formed JSON of another
+        channel than ``l2_data``. ``time_us`` is its ``timestamp`` in Unix microseconds, 0 when that
+        cannot be told. An event that is refused has an ``error``; the others are of use.
 
     Raises:
         MalformedMessage: Not JSON, cut short, nested deeper than 64, not UTF-8.
@@ -3183,6 +3250,64 @@ cdef Py_ssize_t check_depth(object depth) except -1:
     return min(depth, INT64_MAX)
 
 
+cdef int check_places(str name, object places) except -1:
+    if isinstance(places, bool) or not isinstance(places, int):
+        raise TypeError(f"{name} must be an int, not {type(places).__name__}")
+    if not 0 <= places <= MAX_DECIMALS:
+        raise ValueError(f"{name} must be 0 to {MAX_DECIMALS}: {places}")
+    return places
+
+
+cdef uint8_t *strip_number(
+    uint8_t *p, const uint8_t *text, Py_ssize_t size, int decimals
+) noexcept nogil:
+    """Write a number's digits, without the zeros in front, with zeros for missing decimals."""
+    cdef Py_ssize_t i
+    cdef int after = 0
+    cdef bint fraction = False
+    cdef bint begun = False
+    for i in range(size):
+        if text[i] == c'.':
+            fraction = True
+            continue
+        after += fraction
+        if begun or text[i] != c'0':
+            begun = True
+            p[0] = text[i]
+            p += 1
+    if begun:
+        while after < decimals:
+            p[0] = c'0'
+            p += 1
+            after += 1
+    return p
+
+
+cdef uint8_t *write_digits(
+    uint8_t *p,
+    Side *side,
+    Py_ssize_t count,
+    int scale,
+    uint64_t flip,
+    int price_decimals,
+    int quantity_decimals,
+) noexcept nogil:
+    """Write the digits of the best ``count`` levels."""
+    cdef uint8_t[64] text
+    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t i
+    cdef Py_ssize_t size
+    cdef Rest *rest
+    for i in range(count):
+        at = last_live(side, at)
+        rest = &side.rests[at]
+        size = write_price(text, side.keys[at] ^ flip, scale, rest.form)
+        p = strip_number(p, text, size, price_decimals)
+        size = write_quantity(text, rest.low, high_of(side, at), rest.form)
+        p = strip_number(p, text, size, quantity_decimals)
+    return p
+
+
 @cython.final
 cdef class OrderBook:
     """A sorted book of one instrument.
@@ -3401,33 +3526,41 @@ cdef class OrderBook:
         return covers_side(&self._bids, levels) and covers_side(&self._asks, levels)
 
     @cython.critical_section
-    def bids(self, depth=None):
+    def bids(self, depth=None, start=0):
         """Return the best bids, highest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._bids, depth, 0)
+        return self._list(&self._bids, depth, start, 0)
 
     @cython.critical_section
-    def asks(self, depth=None):
+    def asks(self, depth=None, start=0):
         """Return the best asks, lowest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._asks, depth, UINT64_MAX)
+        return self._list(&self._asks, depth, start, UINT64_MAX)
 
-    cdef list _list(self, Side *side, object depth, uint64_t flip):
+    cdef list _list(self, Side *side, object depth, object start, uint64_t flip):
         cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
-        cdef Py_ssize_t count = min(wanted, side.count)
-        cdef int scale = self._scale
+        cdef Py_ssize_t skipped = check_depth(start)
+        cdef Py_ssize_t count
         cdef Py_ssize_t at = side.end
+        cdef int scale = self._scale
         cdef Py_ssize_t i
         cdef Change *copies
         cdef list levels = []
+        # Only now, as the checks above may run any code, which may change this book.
+        skipped = min(skipped, side.count)
+        count = min(wanted, side.count - skipped)
         if count == 0:
             return levels
+        if skipped > 0:
+            at = nth_best(side, skipped)
         # A copy: making objects may start the garbage collector, and with it any code at all,
         # which may change this book.
         copies = <Change *>PyMem_RawMalloc(<size_t>count * sizeof(Change))
@@ -3449,6 +3582,45 @@ cdef class OrderBook:
         finally:
             PyMem_RawFree(copies)
         return levels
+
+    @cython.critical_section
+    def digits(self, depth, price_decimals, quantity_decimals):
+        """Return what checksums of venues are made of: the digits of the best levels in a row.
+
+        The asks come first, lowest first, then the bids, highest first; of each level price, then
+        quantity, without the point and without zeros in front.
+
+        Args:
+            depth: Levels a side at most.
+            price_decimals: Decimals that a price has at least, 0 to 31; zeros are added to others.
+            quantity_decimals: The same for quantities.
+
+        Cost: one pass from the arrays to the bytes, no string is made.
+        """
+        cdef Py_ssize_t levels = check_depth(depth)
+        cdef int price_places = check_places("price_decimals", price_decimals)
+        cdef int quantity_places = check_places("quantity_decimals", quantity_decimals)
+        cdef Py_ssize_t bids = min(levels, self._bids.count)
+        cdef Py_ssize_t asks = min(levels, self._asks.count)
+        cdef Py_ssize_t room = (bids + asks) * 2 * (MAX_NUMBER + MAX_DECIMALS)
+        cdef uint8_t[4096] near
+        cdef uint8_t *target = near
+        cdef uint8_t *p
+        if room > <Py_ssize_t>sizeof(near):
+            target = <uint8_t *>PyMem_RawMalloc(<size_t>room)
+            if target == NULL:
+                raise MemoryError
+        try:
+            p = write_digits(
+                target, &self._asks, asks, self._scale, UINT64_MAX, price_places, quantity_places
+            )
+            p = write_digits(
+                p, &self._bids, bids, self._scale, 0, price_places, quantity_places
+            )
+            return PyBytes_FromStringAndSize(<const char *>target, p - target)
+        finally:
+            if target != near:
+                PyMem_RawFree(target)
 
     @cython.critical_section
     def snapshot(self, timestamp, depth=20):

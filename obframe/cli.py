@@ -122,7 +122,7 @@ def run(
         SummaryFormatName, typer.Option("--format", help="How to print what was done.")
     ] = "table",
 ) -> None:
-    """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
+    """Record until Ctrl-C or SIGTERM; then store the rest and end. Twice: end at once."""
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
@@ -296,7 +296,8 @@ def exchange(
         ),
     ] = 0,
     venue: Annotated[
-        Literal["binance", "kraken"], typer.Option(help="Whose wire; kraken is simulated only.")
+        Literal["binance", "kraken", "coinbase"],
+        typer.Option(help="Whose wire; kraken and coinbase are simulated only."),
     ] = "binance",
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")

@@ -32,7 +32,10 @@ def stats(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print how much is stored of each symbol, how fast it grows and when the disk is full."""
+    """Print how much is stored, and how fast it grows.
+
+    For each symbol: first and last row, rows, coverage, size; and when the disk is full.
+    """
     from obframe.commands import keep
     from obframe.commands.output import Format
 
@@ -50,7 +53,10 @@ def verify(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Look at every stored row and at the ledger of gaps; exit with 1 when data are wrong."""
+    """Look at every stored row and at all gaps.
+
+    Prints what is not as it must be, and exits with 1 when data are wrong.
+    """
     from obframe.commands import keep
     from obframe.commands.output import Format
 
@@ -90,7 +96,10 @@ def backup(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Back the storage up, while a recorder may be writing it; copies only what is new."""
+    """Back the storage up while it is recorded.
+
+    Only what is new since the last backup in the folder is copied.
+    """
     from obframe.commands import copies
     from obframe.commands.output import Format
 
@@ -109,7 +118,10 @@ def restore(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Put a backup where the settings say the storage is, and nothing is yet."""
+    """Put a backup where nothing is stored yet.
+
+    The settings, such as rocksdb.path, say where.
+    """
     from obframe.commands import copies
     from obframe.commands.output import Format
 
@@ -125,7 +137,10 @@ def repair(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Save what can be read of a damaged storage into a new one; exit with 1 when rows are lost."""
+    """Save what can be read of a damaged storage.
+
+    It goes into a new one; what is lost becomes gaps and makes the exit code 1.
+    """
     from obframe.commands import copies
     from obframe.commands.output import Format
 
@@ -143,7 +158,7 @@ def export(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Write stored rows to a file, every digit as it is stored."""
+    """Write rows to a file, digit for digit."""
     from obframe.commands import copies
 
     choice = choose(plugins, config, assignments, storage=storage)
@@ -157,7 +172,10 @@ def import_(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Store the rows of files; what is stored already stays. No recorder may be running."""
+    """Store the rows of files.
+
+    What is stored already stays. No recorder may be running.
+    """
     from obframe.commands import copies
 
     choice = choose(plugins, config, assignments, storage=storage)

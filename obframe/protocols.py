@@ -74,6 +74,9 @@ class EditableSymbolSource(SymbolSource, Protocol):
 class Feed(Protocol):
     """Speaks to one venue and hands what it says to ``emit``, in order, with no queue between.
 
+    The instruments that it is asked for bear the venue's own names and no venue, whatever the
+    symbols of the rows are; what it emits names the same symbols, and no others.
+
     A feed normalises continuity: every update's ``prev_update_id`` is the ``last_update_id`` of the
     update before it on an unbroken stream. It opens the stream of an instrument before its
     snapshot can be asked for, and says ``SUBSCRIBED`` when the stream is open.

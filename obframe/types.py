@@ -118,7 +118,7 @@ class GapReason(StrEnum):
     INVALID = "invalid"  # the venue sent an event that was refused
     SILENT = "silent"  # the stream is open but carries no data
     DISCONNECTED = "disconnected"  # the stream broke
-    SNAPSHOT = "snapshot"  # the venue's REST snapshot cannot be had (429, 5xx, time-out)
+    SNAPSHOT = "snapshot"  # the venue's snapshot cannot be had (429, 5xx, time-out)
     BUFFER = "buffer"  # the resync buffer was full, the attempt given up
     EMPTY = "empty"  # both sides of the book are empty
     CROSSED = "crossed"  # best bid at or above best ask

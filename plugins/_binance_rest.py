@@ -11,7 +11,7 @@ import msgspec
 
 from obframe_plugins._binance_context import Counters, logger
 from obframe_plugins._binance_settings import BinanceSettings
-from obframe_plugins._http import RestError, describe_request_failure, read_body
+from obframe_plugins._http import RestError, describe_request_failure, other_host, read_body
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._venue import clip, read_retry_after
 
@@ -146,10 +146,7 @@ class RestClient:
             self._counters.blocked += 1
             seconds = read_retry_after(asked, self._settings.blocked_retry)
             why = "this place is not served" if status == 451 else "a firewall turned us away"
-            detail = (
-                f"{said}: {why}; set {self._section}.rest_url to a host that serves you, or "
-                f"{self._section}.proxy"
-            )
+            detail = f"{said}: {why}; {other_host(self._section)}"
             self._pause(detail, seconds)
             return RestError(detail, status, code, seconds)
         return RestError(said, status, code, read_retry_after(asked, 0.0))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from dataclasses import dataclass
 
 from obframe import Emit
@@ -59,6 +58,7 @@ class Context(LinkContext):
         rng: Source of all jitter.
         emit: Where events go.
         open_socket: Opens websocket connections.
+        last_ids: The last id made for each product, by connections that ended; outlives a run.
     """
 
     def __init__(
@@ -69,13 +69,14 @@ class Context(LinkContext):
         rng: random.Random,
         emit: Emit,
         open_socket: Open,
+        last_ids: dict[str, int],
     ) -> None:
         super().__init__(settings, counters, limits.connections, rng, emit, open_socket, logger)
         self.settings = settings
         self.counters = counters
         self.halted: set[str] = set()
         self._commands = limits.commands
-        self._highest_id = 0
+        self.last_ids = last_ids
 
     async def permit_command(self) -> None:
         """Wait until the venue's limit on messages leaves room for one, and take it."""
@@ -86,15 +87,3 @@ class Context(LinkContext):
                 break
             await asyncio.sleep(delay)
         self._commands.spend(1, loop.time())
-
-    def begin_ids(self) -> int:
-        """Return what a new connection adds to its sequence numbers to make update ids of them.
-
-        Sequence numbers begin anew with every connection, update ids must not fall: they go on
-        from the wall clock's microseconds, which no connection's messages overtake.
-        """
-        return max(time.time_ns() // 1000, self._highest_id)
-
-    def note_id(self, update_id: int) -> None:
-        """Note the last update id of a connection that ended."""
-        self._highest_id = max(self._highest_id, update_id)

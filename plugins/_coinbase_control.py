@@ -29,6 +29,7 @@ class Book:
         instrument: Whose.
         open: Whether the venue took the subscription.
         last_id: Update id of what was delivered last; None until the whole book has come.
+        highest_id: The highest ever made for it, so that none falls.
         asked_at: When the book was asked for, in seconds of the monotonic clock.
         whole_at: When it came.
         wanted_again: Whether a receiver asked for it while it was delivered.
@@ -36,14 +37,16 @@ class Book:
     """
 
     __slots__ = (
-        "asked_at", "backoff", "instrument", "last_id", "open", "wanted_again", "whole_at",
+        "asked_at", "backoff", "highest_id", "instrument", "last_id", "open", "wanted_again",
+        "whole_at",
     )  # fmt: skip
 
-    def __init__(self, instrument: Instrument, backoff: Backoff) -> None:
+    def __init__(self, instrument: Instrument, backoff: Backoff, highest_id: int) -> None:
         self.instrument = instrument
         self.backoff = backoff
         self.open = False
         self.last_id: int | None = None
+        self.highest_id = highest_id
         self.asked_at = 0.0
         self.whole_at = 0.0
         self.wanted_again = False

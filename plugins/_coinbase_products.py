@@ -9,7 +9,7 @@ import aiohttp
 import msgspec
 
 from obframe_plugins._coinbase_context import Context
-from obframe_plugins._http import RestError, describe_request_failure, read_body
+from obframe_plugins._http import RestError, describe_request_failure, other_host, read_body
 from obframe_plugins._standing import Standing, Word
 from obframe_plugins._venue import clip, read_retry_after
 
@@ -107,10 +107,7 @@ class ProductList:
             said, default = f"{said}: too many requests", 60.0
         elif status in (403, 451):
             default = self._settings.blocked_retry
-            said += (
-                ": this address or place is not served; set coinbase.rest_url to a host that "
-                "serves you, or coinbase.proxy"
-            )
+            said += f": this address or place is not served; {other_host(self._settings.section)}"
         return RestError(
             said, status, None, read_retry_after(response.headers.get("Retry-After"), default)
         )

@@ -67,7 +67,6 @@ class Connection:
         self.books: dict[str, Book] = {}
         self.silent = False
         self._control = Subscriptions(context, self.books, self._announce, owner.refused)
-        self._ids_from = context.begin_ids()
         self._next: int | None = None  # number of the message that is due
         self._hole_at: float | None = None
         self._first_ns = 0
@@ -87,13 +86,16 @@ class Connection:
         """Want these books too."""
         for item in instruments:
             if item.symbol not in self.books:
-                self.books[item.symbol] = Book(item, self._context.new_backoff())
+                highest = self._context.last_ids.get(item.symbol, 0)
+                self.books[item.symbol] = Book(item, self._context.new_backoff(), highest)
         self._control.wake()
 
     def remove(self, products: Collection[str]) -> None:
         """Want these books no longer; nothing of them is delivered from now on."""
         for product in products:
-            self.books.pop(product, None)
+            book = self.books.pop(product, None)
+            if book is not None:
+                self._context.last_ids[product] = book.highest_id
         self._control.wake()
 
     def request(self, product: str) -> None:
@@ -121,8 +123,8 @@ class Connection:
             logger.exception("a connection failed for a fault of ours")
             return StreamLost(GapReason.INTERNAL, f"{type(error).__name__}: {error}")
         finally:
-            if self._next is not None:
-                self._context.note_id(self._ids_from + self._next)
+            ids = {product: book.highest_id for product, book in self.books.items()}
+            self._context.last_ids.update(ids)
             if socket is not None:
                 socket.mute()
                 # In the background: the loss is to be told now, not after the closing handshake.
@@ -164,12 +166,12 @@ class Connection:
             self._next = None if self._next is None else self._next + 1
             self._lose_track(GapReason.INVALID, clip(str(error)))
             return
-        sequence, events = parsed
+        sequence, time_us, events = parsed
         if sequence != self._next and not self._accept_number(sequence):
             return
         self._next = sequence + 1
         for event in events:
-            self._receive_event(event, sequence, data, received_ns)
+            self._receive_event(event, time_us, data, received_ns)
 
     def _accept_number(self, sequence: int) -> bool:
         """Judge a number that is not the one due; return whether its message is to be read."""
@@ -190,7 +192,7 @@ class Connection:
         return True
 
     def _receive_event(
-        self, event: Level2Event, sequence: int, data: bytes, received_ns: int
+        self, event: Level2Event, time_us: int, data: bytes, received_ns: int
     ) -> None:
         book = self.books.get(event.product)
         if book is None:
@@ -202,7 +204,7 @@ class Connection:
                 self._lose_track(GapReason.INVALID, clip(str(event.error)))
             return
         last_id = book.last_id
-        update_id = self._ids_from + sequence
+        update_id = max(time_us, book.highest_id + 1)
         whole = event.kind == "snapshot"
         if event.kind and not whole and event.kind != "update":
             self._context.log_unknown(f"l2_data {clip(event.kind, 80)}")
@@ -213,6 +215,7 @@ class Connection:
         if event.error is not None:
             self._refuse(book, event.error, data)
             return
+        book.highest_id = update_id
         if whole:
             self._begin(book, event, update_id)
         else:
@@ -237,16 +240,20 @@ class Connection:
         symbol = book.instrument.symbol
         if not book.open:
             self._announce([book])
-        if book.last_id is not None and not book.wanted_again:
+        elif book.wanted_again:
+            # What came before the subscription was ended does not join what comes now.
+            self._owner.opened([book.instrument])
+        elif book.last_id is not None:
             why = "the venue began the book anew"
             self._owner.spoilt([book.instrument], GapReason.SEQUENCE, why)
         self._control.receive_book(symbol)
         book.wanted_again = False
-        book.last_id = update_id
+        book.last_id = book.highest_id = update_id + 1
         book.whole_at = self._whole_at = self._loop.time()
         self._counters.snapshots += 1
         self._deliver(event.to_snapshot(symbol, update_id))
-        self._deliver(DepthUpdate(symbol, update_id, update_id, update_id, (), ()))
+        proven_id = update_id + 1
+        self._deliver(DepthUpdate(symbol, proven_id, proven_id, update_id, (), ()))
 
     def _receive_notice(self, data: bytes) -> None:
         notice = read_notice(data)
@@ -285,17 +292,19 @@ class Connection:
             StreamLost: It is not the first time of late: the connection is of no use.
         """
         now = self._loop.time()
-        if self._hole_at is not None and now - self._hole_at < self._settings.stable_after:
-            raise StreamLost(reason, why)
+        again = self._hole_at is not None and now - self._hole_at < self._settings.stable_after
         self._hole_at = now
         for book in self.books.values():
             book.last_id = None
+            book.wanted_again = False
             book.asked_at = now
-        self._control.renew(list(self.books))
-        self._control.repeat()
         spoilt = [book.instrument for book in self.books.values() if book.open]
         if spoilt:
             self._owner.spoilt(spoilt, reason, why)
+        if again:
+            raise StreamLost(reason, why)
+        self._control.renew(list(self.books))
+        self._control.repeat()
 
     def _refuse(self, book: Book, error: InvalidEvent | CapacityError, data: bytes) -> None:
         """Have one book begin anew, the later the more often this happens."""

@@ -51,10 +51,15 @@ async def read_body(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
+def other_host(section: str) -> str:
+    """Say which settings of a section help where a host does not."""
+    return f"set {section}.rest_url to a host that serves you, or {section}.proxy"
+
+
 def describe_request_failure(error: Exception, url: str, timeout: float, section: str) -> str:
     """Say why a request had no answer, and which setting of a section helps."""
     said = clip(str(error)) or type(error).__name__
-    help_rest = f"set {section}.rest_url to a host that serves you, or {section}.proxy"
+    help_rest = other_host(section)
     if isinstance(error, TimeoutError):
         return f"{url} did not answer within {timeout:g} s"
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):

@@ -15,6 +15,8 @@ SECOND_HEADER = "second"
 _CLOCK_ALLOWANCE = 30
 """Seconds that a broker's clock may be behind, where it stamps messages itself."""
 _READ_AT_ONCE = 1000
+OFFSET_END, OFFSET_BEGINNING = -1, -2
+"""As moments: of the protocol, and of the library's own names for them."""
 
 
 Place: TypeAlias = tuple[str, int]
@@ -66,6 +68,7 @@ class History:
                 "enable.auto.offset.store": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
+                "isolation.level": "read_uncommitted",  # up to the very end
             }
         )
         try:
@@ -104,48 +107,43 @@ class _Reader:
         return left
 
     def read(self) -> None:
-        starts, ends = self._find()
+        places = self._places()
+        ends = self._ask(dict.fromkeys(places, OFFSET_END))
+        lows = self._ask(dict.fromkeys(places, OFFSET_BEGINNING))
+        full = {place: end for place, end in ends.items() if end > lows.get(place, end)}
+        moments = {place: self._since[place[0]] - _CLOCK_ALLOWANCE for place in full}
+        starts = self._ask({place: moment * 1000 for place, moment in moments.items()})
         # A broker that cannot search by time says the same as one that has nothing so new.
-        unsure = {place: end for place, end in ends.items() if place not in starts}
+        unsure = {place: end for place, end in full.items() if place not in starts}
         for place, newest in self._newest(unsure).items():
             if newest >= self._since[place[0]]:
-                starts[place] = self._watermarks(place)[0]
-        self._consume({place: self._next.get(place, at) for place, at in starts.items()}, ends)
+                starts[place] = lows[place]
+        self._consume({place: self._next.get(place, at) for place, at in starts.items()}, full)
 
-    def _find(self) -> tuple[dict[Place, int], dict[Place, int]]:
-        """Return first and end offset by topic and partition, of partitions with such rows."""
-        from confluent_kafka import TopicPartition  # noqa: PLC0415
+    def _places(self) -> list[Place]:
+        """Return the partitions of the topics; a topic that is not there has none."""
+        names = list(self._since)
+        one = names[0] if len(names) == 1 else None
+        listed = self._consumer.list_topics(one, timeout=self._left()).topics
+        return [
+            (name, number)
+            for name in names
+            if name in listed and listed[name].error is None
+            for number in listed[name].partitions
+        ]
 
-        asked = []
-        for topic, second in self._since.items():
-            found = self._consumer.list_topics(topic, timeout=self._left()).topics[topic]
-            if found.error is not None:
-                continue  # no such topic yet: there is nothing to read
-            moment = (second - _CLOCK_ALLOWANCE) * 1000
-            asked += [TopicPartition(topic, number, moment) for number in found.partitions]
-        ends = {}
-        for place in [(each.topic, each.partition) for each in asked]:
-            low, high = self._watermarks(place)
-            if high > low:
-                ends[place] = high
-        asked = [each for each in asked if (each.topic, each.partition) in ends]
-        if not asked:
-            return {}, {}
+    def _ask(self, wanted: Mapping[Place, int]) -> dict[Place, int]:
+        """Return offsets for moments in milliseconds; nothing for a partition that has none."""
+        from confluent_kafka import KafkaException, TopicPartition  # noqa: PLC0415
+
+        if not wanted:
+            return {}
+        asked = [TopicPartition(*place, moment) for place, moment in wanted.items()]
         answers = self._consumer.offsets_for_times(asked, timeout=self._left())
-        starts = {
-            (each.topic, each.partition): each.offset
-            for each in answers
-            if each.error is None and each.offset >= 0
-        }
-        return starts, ends
-
-    def _watermarks(self, place: Place) -> tuple[int, int]:
-        from confluent_kafka import TopicPartition  # noqa: PLC0415
-
-        low, high = self._consumer.get_watermark_offsets(
-            TopicPartition(*place), timeout=self._left()
-        )
-        return int(low), int(high)
+        for answer in answers:
+            if answer.error is not None:
+                raise KafkaException(answer.error)
+        return {(each.topic, each.partition): each.offset for each in answers if each.offset >= 0}
 
     def _newest(self, ends: Mapping[Place, int]) -> dict[Place, int]:
         """Return the second of the last message by partition."""

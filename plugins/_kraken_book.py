@@ -53,7 +53,7 @@ class KrakenBook:
     It gives what is to be emitted, so that every other book fed with it is the same.
 
     Args:
-        symbol: The venue's name.
+        symbol: What is emitted is called so.
         depth: Levels a side that are subscribed.
         last_id: Ids begin after it.
     """
@@ -125,8 +125,8 @@ class KrakenBook:
         book.apply(update)
         self.update_id = number
         if book.bid_count > self._depth or book.ask_count > self._depth:
-            fallen_bids = _deletes(book.bids()[self._depth :])
-            fallen_asks = _deletes(book.asks()[self._depth :])
+            fallen_bids = _deletes(book.bids(start=self._depth))
+            fallen_asks = _deletes(book.asks(start=self._depth))
             book.apply(self._make(number, number, fallen_bids, fallen_asks, moment))
             update = self._make(number, before, bids + fallen_bids, asks + fallen_asks, moment)
         self._verify(book, data, pair)
@@ -139,9 +139,11 @@ class KrakenBook:
 
     def _next_id(self, moment: int) -> int:
         """Return the id of a message of this time; one that cannot be true counts for nothing."""
-        if moment > time.time_ns() // 1000 + _HOUR_US:
-            moment = 0
-        return max(moment, self.update_id + 1)
+        least = self.update_id + 1
+        # The clock is asked only about a leap.
+        if moment > least + _HOUR_US and moment > time.time_ns() // 1000 + _HOUR_US:
+            return least
+        return max(moment, least)
 
     def _read(self, data: BookData) -> tuple[list[Level], list[Level]]:
         return self._texts(data.bids, "bids"), self._texts(data.asks, "asks")
@@ -192,12 +194,4 @@ def _write_out(text: str) -> str:
 
 def checksum(book: OrderBook, pair: Pair) -> int:
     """Return the CRC32 of the best 10 levels of both sides, as the venue makes it."""
-    parts: list[str] = []
-    for price, quantity in book.asks(CHECKED_LEVELS) + book.bids(CHECKED_LEVELS):
-        parts += _digits(price, pair.price_precision), _digits(quantity, pair.qty_precision)
-    return zlib.crc32("".join(parts).encode())
-
-
-def _digits(text: str, decimals: int) -> str:
-    whole, _, fraction = text.partition(".")
-    return (whole + fraction.ljust(decimals, "0")).lstrip("0")
+    return zlib.crc32(book.digits(CHECKED_LEVELS, pair.price_precision, pair.qty_precision))

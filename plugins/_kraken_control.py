@@ -131,7 +131,9 @@ class Control:
         stream = self._streams.get(name)
         if stream is None or self.paused or not self._is_open(name):
             return False
-        return stream.renew_at is None or stream.renew_at > now
+        if stream.renew_at is None:
+            return stream.waits or stream.told  # or nothing would ever come: it was wanted anew
+        return stream.renew_at > now
 
     def _is_due(self, name: str, now: float) -> bool:
         if self.paused or name in self._on_wire or not self._is_open(name):

@@ -224,7 +224,8 @@ class Connection:
         context = self._context
         old = stream.book if stream.told else None
         wanted, stream.wanted = stream.wanted, False
-        book = KrakenBook(item.symbol, self._settings.depth, context.last_ids.get(item.symbol, 0))
+        name, last_id = stream.instrument.symbol, context.last_ids.get(item.symbol, 0)
+        book = KrakenBook(name, self._settings.depth, last_id)
         snapshot, proof = book.load(item, pair, old if wanted else None)
         self._counters.snapshots += 1
         stream.waits = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ _AT_ONCE = 500
 """Rows in one transaction: the server does nothing else for some milliseconds."""
 _REFUSED_ID = "The ID specified in XADD"
 _ANNOTATION = "of pipeline caused error: "
+_QUOTED = re.compile(r"""\((["'])(.*)\1,?\)""", re.DOTALL)  # as it quotes what it annotates
 _SMALLER_ID = "The ID specified in XSETID"
 _TRIES = 3
+_PATIENCE = 0.6
+"""Share of the time-out that the server waits for disk or replicas: its answer takes time too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +248,7 @@ class RedisSink:
 
     async def _confirm(self, key: str) -> None:
         """Wait until all that was written is on the disk, or on so many replicas."""
-        milliseconds = int(self._timeout * 1000 * 0.9)
+        milliseconds = int(self._timeout * 1000 * _PATIENCE)
         for _ in range(_TRIES):
             top = (await self._look_up([key]))[key].last
             # The server waits for the last write of this very connection. A row that was there
@@ -296,8 +300,9 @@ class RedisSink:
             )  # fmt: skip
 
     def _failure(self, error: BaseException, key: str = "") -> SinkError:
-        told = hide(error, self._secrets)
-        text = told.rpartition(_ANNOTATION)[2].strip("()',.\"") or type(error).__name__
+        told = hide(error, self._secrets).rpartition(_ANNOTATION)[2]
+        quoted = _QUOTED.fullmatch(told)
+        text = (quoted[2] if quoted else told).rstrip(".") or type(error).__name__
         where = f"{key}: " if key else ""
         return SinkError(f"redis: {where}{text}{_mend(type(error).__name__, text)}")
 

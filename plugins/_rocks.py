@@ -43,6 +43,7 @@ from obframe_plugins._files import link_files, manifest_state
 WRITE_BUFFER: Final = 8 << 20
 """Bytes of rows in memory before a file is written; the log is of about this size."""
 
+_COMPACTIONS: Final = ("rocksdb.compaction-pending", "rocksdb.num-running-compactions")
 _STALL_LIMIT: Final = 10.0
 _PREFIX_LENGTH: Final = 10
 _CATCH_UP_PASSES: Final = 50
@@ -425,6 +426,11 @@ class RowDatabase:
         """Rewrite what lies in ``begin <= key <= end``, without what is deleted of it."""
         with self._using() as handle:
             handle.compact_range(begin, end)
+
+    def is_compacting(self) -> bool:
+        """Whether files are being rewritten, or are to be."""
+        with self._using() as handle:
+            return any(handle.property_int_value(each) for each in _COMPACTIONS)
 
     def flush(self) -> None:
         """Write what is in memory to a file."""

@@ -11,9 +11,9 @@ price, 0 deleting it. Hence:
    second hole soon after the first one ends the connection.
 2. A book is proven by its snapshot alone: it came in order, so nothing lies between it and the
    change that follows. The feed says so by an empty update behind it.
-3. Update ids are numbers of messages, counted on from where the clock stood when the connection
-   was opened: they never fall. A product's ``prev_update_id`` is the id of the message that told
-   of it last, whatever lay between.
+3. An update id is the time of the message, in Unix microseconds, or one above the id before it
+   where that is higher: ids do not fall, from connection to connection and run to run. A product's
+   ``prev_update_id`` is the id of the message that told of it last, whatever lay between.
 4. A heartbeat proves that nothing was lost before it. That a book's source still speaks it does
    not prove: only level2 data counts as a sign of life.
 
@@ -71,6 +71,7 @@ class CoinbaseFeed:
         allowed = MOST_A_SECOND - _KEPT_FREE
         self._limits = Limits(RollingLimit(allowed, 1.0), RollingLimit(allowed, 1.0))
         self._wanted: dict[str, Instrument] = {}
+        self._last_ids: dict[str, int] = {}
         self._run: _Run | None = None
 
     async def run(self, emit: Emit) -> None:
@@ -84,7 +85,13 @@ class CoinbaseFeed:
         library, open_socket = choose(self._settings.transport)
         logger.info("streams are read by %s", library)
         context = Context(
-            self._settings, self._counters, self._limits, self._random, emit, open_socket
+            self._settings,
+            self._counters,
+            self._limits,
+            self._random,
+            emit,
+            open_socket,
+            self._last_ids,
         )
         async with aiohttp.ClientSession(headers={"User-Agent": "obframe"}) as session:
             run = self._run = _Run(context, session)
@@ -230,4 +237,5 @@ async def open_coinbase(settings: CoinbaseSettings) -> AsyncIterator[Feed]:
 def obframe_feeds() -> Sequence[Provider[Feed]]:
     """Offer the Coinbase feed."""
     summary = "live level2 books of Coinbase Advanced"
-    return [Provider("coinbase", summary, CoinbaseSettings, open_coinbase)]
+    contract = "obframe_plugins._contracts_coinbase:CoinbaseContract"
+    return [Provider("coinbase", summary, CoinbaseSettings, open_coinbase, contract=contract)]

@@ -169,4 +169,5 @@ async def open_sink(settings: KafkaSettings) -> AsyncIterator[Sink]:
 def obframe_sinks() -> list[Provider[Sink]]:
     """Offer the sink."""
     summary = "rows to Kafka, keyed by symbol"
-    return [Provider("kafka", summary, KafkaSettings, open_sink, backfill=True)]
+    contract = "obframe_plugins._contracts_brokers:KafkaContract"
+    return [Provider("kafka", summary, KafkaSettings, open_sink, backfill=True, contract=contract)]

@@ -280,4 +280,5 @@ async def open_kraken(settings: KrakenSettings) -> AsyncIterator[Feed]:
 def obframe_feeds() -> Sequence[Provider[Feed]]:
     """Offer the Kraken feed."""
     summary = "live books of Kraken's spot market (WebSocket v2), checked by their checksums"
-    return [Provider("kraken", summary, KrakenSettings, open_kraken)]
+    contract = "obframe_plugins._contracts_kraken:KrakenContract"
+    return [Provider("kraken", summary, KrakenSettings, open_kraken, contract=contract)]

@@ -187,4 +187,5 @@ def _make_access(settings: NatsSettings) -> Access:
 def obframe_sinks() -> list[Provider[Sink]]:
     """Offer the sink."""
     summary = "rows to NATS JetStream, one subject a symbol"
-    return [Provider("nats", summary, NatsSettings, open_sink, backfill=True)]
+    contract = "obframe_plugins._contracts_brokers:NatsContract"
+    return [Provider("nats", summary, NatsSettings, open_sink, backfill=True, contract=contract)]

@@ -165,4 +165,5 @@ def _make_client(settings: RedisSettings) -> Any:
 def obframe_sinks() -> list[Provider[Sink]]:
     """Offer the sink."""
     summary = "rows to Redis Streams, one stream a symbol"
-    return [Provider("redis", summary, RedisSettings, open_sink, backfill=True)]
+    contract = "obframe_plugins._contracts_brokers:RedisContract"
+    return [Provider("redis", summary, RedisSettings, open_sink, backfill=True, contract=contract)]

@@ -56,7 +56,8 @@ def check(name: str, timeout: float, output: Format) -> int:
         output: How to print.
 
     Returns:
-        1 when a rule is broken, or a part names no contract; else 0.
+        1 when a rule is broken, a part names no contract, or none of its rules could be run; else
+        0.
 
     Raises:
         PluginError: The plugin cannot be loaded.
@@ -89,7 +90,8 @@ def check(name: str, timeout: float, output: Format) -> int:
         output, judged(), columns=columns, cells=_cells if table else tuple, value=Verdict._asdict
     )
     _conclude(plugin.name, counts, failed, output)
-    return 1 if failed else 0
+    parts = {part for part, _ in counts}
+    return 1 if failed or any(not counts[part, "passed"] for part in parts) else 0
 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from obframe.testing import strategies
+    from obframe.testing.brokers import KafkaCluster, NatsServer, ValkeyServer
     from obframe.testing.clock import FakeClock
     from obframe.testing.contracts import (
         FeedContract,
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
         StorageContract,
         SymbolSourceContract,
     )
-    from obframe.testing.exchange import Exchange, ExchangeOptions
+    from obframe.testing.exchange import Exchange, ExchangeOptions, KrakenExchange
     from obframe.testing.exchange_script import ScriptedSource
     from obframe.testing.feed import ScriptedFeed
     from obframe.testing.listener import FeedListener
     from obframe.testing.oracle import Verdict, judge, judge_by, read_journal
     from obframe.testing.reference import ReferenceBook
+    from obframe.testing.symbols import HeldSleep
     from obframe.testing.waiting import until
     from obframe.testing.watching import Leftovers, LoopWatch
 
@@ -38,15 +40,20 @@ __all__ = [
     "FeedListener",
     "FeedRig",
     "FeedVenue",
+    "HeldSleep",
+    "KafkaCluster",
+    "KrakenExchange",
     "Leftovers",
     "LoopWatch",
     "LoopbackVenue",
+    "NatsServer",
     "ReferenceBook",
     "ScriptedFeed",
     "ScriptedSource",
     "SinkContract",
     "StorageContract",
     "SymbolSourceContract",
+    "ValkeyServer",
     "Verdict",
     "judge",
     "judge_by",
@@ -56,17 +63,19 @@ __all__ = [
 ]
 
 _HOMES = {
+    "brokers": ("KafkaCluster", "NatsServer", "ValkeyServer"),
     "clock": ("FakeClock",),
     "contracts": (
         "FeedContract", "FeedRig", "FeedVenue", "LoopbackVenue", "SinkContract", "StorageContract",
         "SymbolSourceContract",
     ),
-    "exchange": ("Exchange", "ExchangeOptions"),
+    "exchange": ("Exchange", "ExchangeOptions", "KrakenExchange"),
     "exchange_script": ("ScriptedSource",),
     "feed": ("ScriptedFeed",),
     "listener": ("FeedListener",),
     "oracle": ("Verdict", "judge", "judge_by", "read_journal"),
     "reference": ("ReferenceBook",),
+    "symbols": ("HeldSleep",),
     "waiting": ("until",),
     "watching": ("Leftovers", "LoopWatch"),
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """A venue on your desk: Binance's wire on loopback, from captures or a seeded simulation.
 
 One port serves REST and websockets. ``Exchange`` runs it inside a test, ``serve`` as a process.
-``exchange_kraken`` does the same with another venue's wire.
+``exchange_kraken`` and ``exchange_coinbase`` do the same with other venues' wires.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from aiohttp import web
 
 from obframe.testing.exchange_capture import CaptureSource
 from obframe.testing.exchange_channel import Channel, wrap
+from obframe.testing.exchange_coinbase import CoinbaseExchange
 from obframe.testing.exchange_faults import FAULTS, Fault, FaultPlan, parse_fault
 from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired, Sockets
 from obframe.testing.exchange_journal import Journal
@@ -35,6 +36,7 @@ from obframe.testing.exchange_ticker import Volumes
 
 __all__ = [
     "FAULTS",
+    "CoinbaseExchange",
     "Exchange",
     "ExchangeOptions",
     "ExchangeStats",
@@ -319,13 +321,15 @@ def _read_tls(path: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def make_exchange(options: ExchangeOptions) -> Exchange | KrakenExchange:
+def make_exchange(options: ExchangeOptions) -> Exchange | KrakenExchange | CoinbaseExchange:
     """Return the venue that the options name.
 
     Raises:
         ValueError: As ``Exchange``.
     """
-    return KrakenExchange(options) if options.venue == "kraken" else Exchange(options)
+    if options.venue == "kraken":
+        return KrakenExchange(options)
+    return CoinbaseExchange(options) if options.venue == "coinbase" else Exchange(options)
 
 
 async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None]) -> None:

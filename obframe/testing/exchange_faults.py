@@ -34,28 +34,28 @@ class _Kind:
 
 
 _FOREVER = 10**9
-_BOTH = ("binance", "kraken")
+_ALL = ("binance", "kraken", "coinbase")
 _KRAKEN = ("kraken",)
 _IDS = ("order", "negative", "float", "bool", "string", "huge")
 
 _KINDS: dict[str, _Kind] = {
-    "drop": _Kind(Scope.MESSAGE, "the message is not sent: a true gap", venues=_BOTH),
-    "dup": _Kind(Scope.MESSAGE, "the message is sent twice", venues=_BOTH),
+    "drop": _Kind(Scope.MESSAGE, "the message is not sent: a true gap", venues=_ALL),
+    "dup": _Kind(Scope.MESSAGE, "the message is sent twice", venues=_ALL),
     "reorder": _Kind(Scope.MESSAGE, "the message is sent after the next one"),
     "garbage": _Kind(
         Scope.MESSAGE,
         "a frame that is not JSON, instead of the message or before it (mode=instead, before)",
         {"mode": "instead"},
         choices={"mode": ("instead", "before")},
-        venues=_BOTH,
+        venues=_ALL,
     ),
-    "truncate": _Kind(Scope.MESSAGE, "the frame is cut in half", venues=_BOTH),
+    "truncate": _Kind(Scope.MESSAGE, "the frame is cut in half", venues=_ALL),
     "nan": _Kind(
         Scope.MESSAGE,
         "value= stands for the first level's price (field=price) or quantity (field=quantity)",
         {"value": "NaN", "field": "price"},
         choices={"field": ("price", "quantity")},
-        venues=_BOTH,
+        venues=_ALL,
     ),
     "badid": _Kind(
         Scope.MESSAGE,
@@ -83,24 +83,24 @@ _KINDS: dict[str, _Kind] = {
         " (mode=hold)",
         {"seconds": 30.0, "mode": "lose"},
         choices={"mode": ("lose", "hold")},
-        venues=_BOTH,
+        venues=_ALL,
     ),
     "halt": _Kind(
         Scope.MESSAGE,
         "the symbol is said to be halted and falls silent, for seconds= (0: for good)",
         {"seconds": 0.0},
-        venues=_BOTH,
+        venues=_ALL,
     ),
     "close": _Kind(
-        Scope.CONNECTION, "after the message its connections are closed, code 1001", venues=_BOTH
+        Scope.CONNECTION, "after the message its connections are closed, code 1001", venues=_ALL
     ),
     "abort": _Kind(
-        Scope.CONNECTION, "instead of the message its connections are reset", venues=_BOTH
+        Scope.CONNECTION, "instead of the message its connections are reset", venues=_ALL
     ),
     "black-hole": _Kind(
         Scope.CONNECTION,
         "from this message on its connections stay open and nothing moves: no data, ping or pong",
-        venues=_BOTH,
+        venues=_ALL,
     ),
     "slices": _Kind(
         Scope.CONNECTION,
@@ -114,10 +114,10 @@ _KINDS: dict[str, _Kind] = {
         {"size": 1_200_000},
     ),
     "unknown-event": _Kind(
-        Scope.CONNECTION, "before the message an event of an unknown type", venues=_BOTH
+        Scope.CONNECTION, "before the message an event of an unknown type", venues=_ALL
     ),
     "stray": _Kind(
-        Scope.CONNECTION, "before the message a depth event of an unsubscribed symbol", venues=_BOTH
+        Scope.CONNECTION, "before the message a depth event of an unsubscribed symbol", venues=_ALL
     ),
     "shutdown": _Kind(
         Scope.CONNECTION,
@@ -136,7 +136,7 @@ _KINDS: dict[str, _Kind] = {
     "old-snapshot": _Kind(
         Scope.REST, "the answer's lastUpdateId lies before all that the stream carried"
     ),
-    "ack-error": _Kind(Scope.SUBSCRIBE, "the request is refused", venues=_BOTH),
+    "ack-error": _Kind(Scope.SUBSCRIBE, "the request is refused", venues=_ALL),
     "checksum": _Kind(Scope.MESSAGE, "the message carries a wrong checksum", venues=_KRAKEN),
     "no-checksum": _Kind(
         Scope.MESSAGE,
@@ -151,8 +151,16 @@ _KINDS: dict[str, _Kind] = {
         {"seconds": 5.0},
         venues=_KRAKEN,
     ),
-    "msg-rate": _Kind(Scope.SUBSCRIBE, "the request is one too many", venues=_KRAKEN),
-    "accept-close": _Kind(Scope.ACCEPT, "the connection is accepted and closed", venues=_BOTH),
+    "msg-rate": _Kind(
+        Scope.SUBSCRIBE, "the request is one too many", venues=("kraken", "coinbase")
+    ),
+    "error": _Kind(
+        Scope.CONNECTION,
+        "before the message an error that nobody asked for, with message= as its words",
+        {"message": "internal error"},
+        venues=("coinbase",),
+    ),
+    "accept-close": _Kind(Scope.ACCEPT, "the connection is accepted and closed", venues=_ALL),
 }
 
 FAULTS: dict[str, str] = {

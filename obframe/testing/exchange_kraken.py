@@ -1,39 +1,27 @@
 """A Kraken on your desk: its WebSocket API v2 on loopback, simulated, with faults on demand.
 
 ``KrakenExchange`` has the surface of ``exchange.Exchange``. Its journal holds every event of the
-whole books, so that ``oracle.judge_times`` can tell what a row had to be.
+whole books, so that ``oracle.truth_by_time`` can tell what a row had to be.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 from aiohttp import web
 
 from obframe.testing import exchange_kraken_wire as wire
-from obframe.testing.exchange_control import Subscriptions
-from obframe.testing.exchange_faults import Fault, FaultPlan, Scope, parse_fault
-from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired
-from obframe.testing.exchange_journal import Journal
-from obframe.testing.exchange_market import MARKETS, Depth, Event
+from obframe.testing.exchange_faults import Fault, Scope
+from obframe.testing.exchange_market import Event
 from obframe.testing.exchange_options import ExchangeOptions
-from obframe.testing.exchange_simulation import SimulationSource
+from obframe.testing.exchange_simulated import SimulatedExchange
 from obframe.testing.exchange_socket import Connection, frame
 
-_log = logging.getLogger(__name__)
-
-_COALESCE_SECONDS = 0.004
-_MOST_AT_ONCE = 32
-_JOURNAL_SECONDS = 1.0
 _HEARTBEAT_SECONDS = 1.0
-_HANDSHAKE_SECONDS = 2.0
 _INCOMING_LIMIT = 50
 _NEVER = float("inf")
 
@@ -66,142 +54,47 @@ class _Pair:
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self.views: dict[int, wire.DepthView] = {}
-        self.moment_us = time.time_ns() // 1000
         self.quiet_until = 0.0
         self.halted_until = 0.0
         self.held: list[tuple[int, bytes]] | None = None
 
-    def next_moment(self) -> int:
-        self.moment_us = max(self.moment_us + 1, time.time_ns() // 1000)
-        return self.moment_us
 
-
-class KrakenExchange:
-    """The venue. An async context manager: inside, it listens and its market moves.
+class KrakenExchange(SimulatedExchange[_Client]):
+    """The venue; see ``SimulatedExchange``. It has no REST interface.
 
     Args:
         options: Its parameters, with ``venue="kraken"``.
-
-    Attributes:
-        ws_url: Such as ``ws://127.0.0.1:40123/v2``.
-        rest_url: The same host; it has no REST interface.
-        stats: What it did so far.
-        fired: Every strike of a fault so far.
-        journal: What truly happened, when ``options.record`` is set.
-
-    Raises:
-        ValueError: A fault names a symbol that is not listed, or the journal cannot be used.
     """
 
-    rest_url: str
-    ws_url: str
+    ws_path = "/v2"
 
     def __init__(self, options: ExchangeOptions) -> None:
-        self.options = options
-        self.stats = ExchangeStats()
-        self.fired: list[Fired] = []
-        self.faults = FaultPlan()
         names = name_pairs(options.symbols)
-        # The number formats of a futures market: as many decimals as the tick and the step have.
-        self.source = SimulationSource(
-            MARKETS["usdm"], names, options.seed, options.rate, options.levels
-        )
+        super().__init__(options, names, _INCOMING_LIMIT)
         self._pairs = {name: _Pair(name) for name in names}
         self._engine = "online"
-        for text in options.faults:
-            self.inject(text)
-        self.journal = Journal(options.record) if options.record else None
-        self._clients: dict[_Client, None] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._deserted = asyncio.Event()
-        self._deserted.set()
 
-    async def __aenter__(self) -> KrakenExchange:
-        app = web.Application()
-        app.add_routes([web.get(path, self._accept) for path in ("/", "/v2")])
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self.options.host, self.options.port).start()
-        except BaseException:
-            await self._runner.cleanup()
-            raise
-        host, port = self._runner.addresses[0][:2]
-        host = f"[{host}]" if ":" in host else host
-        self.rest_url, self.ws_url = f"http://{host}:{port}", f"ws://{host}:{port}/v2"
-        if self.journal:
-            self._spawn(self._keep_journal(self.journal))
-        self._pump_task = self._spawn(self._pump())
-        self._spawn(self._beat())
-        return self
+    def routes(self) -> list[web.RouteDef]:
+        """Return what is served."""
+        return [web.get(path, self.accept) for path in ("/", "/v2")]
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        for client in list(self._clients):
-            client.connection.drop(1001, "Going away")
-            if client.connection.hole:
-                client.connection.reset()
-        # While the server is being released it reads no more, so no handshake would end.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._deserted.wait(), _HANDSHAKE_SECONDS)
-        await self._runner.cleanup()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.journal:
-            self.journal.flush()
+    def make_client(self, connection: Connection) -> _Client:
+        """Return a client of a new connection."""
+        return _Client(connection)
 
-    def inject(self, text: str) -> None:
-        """Have a fault strike; its N counts from now, so without one it strikes next.
-
-        Raises:
-            ValueError: The fault is not known here, or its symbol not listed.
-        """
-        fault = parse_fault(text, "kraken")
-        if fault.symbol and fault.symbol not in self._pairs:
-            listed = ", ".join(self._pairs)
-            raise ValueError(f"fault {text!r}: no symbol {fault.symbol!r}: choose from {listed}")
-        self.faults.arm(fault)
-
-    async def wait_finished(self) -> None:
-        """Wait for the market's end; a simulation has none."""
-        await asyncio.shield(self._pump_task)
-
-    def depth(self, symbol: str) -> Depth:
-        """Return the whole true book of a symbol."""
-        return self.source.depth(symbol)
+    def welcome(self, client: _Client) -> None:
+        """Say how the venue is."""
+        client.say(wire.status_message(self._engine))
 
     # -- the market ------------------------------------------------------------------------------
 
-    async def _pump(self) -> None:
-        start, batch = time.monotonic(), 0
-        while True:
-            late = time.monotonic() - start - self.source.due()
-            if late < 0 or batch >= _MOST_AT_ONCE:
-                self._flush()
-                await asyncio.sleep(max(-late, _COALESCE_SECONDS))
-                batch = 0
-                continue
-            batch += 1
-            if late > STALL_SECONDS:
-                start += late  # the process stood still: go on from here, not in one burst
-            event = self.source.advance()
-            try:
-                self._publish(event)
-            except Exception:
-                _log.exception("the venue's market stands still")
-                raise
-
-    def _publish(self, event: Event) -> None:
+    def publish(self, event: Event, moment: int) -> None:
+        """Tell whoever is subscribed of an event."""
         pair = self._pairs[event.symbol]
-        before = pair.moment_us
-        moment = pair.next_moment()
-        self.stats.events += 1
-        if self.journal:
-            self._note_event(self.journal, event, before, moment)
         if 0.0 < pair.halted_until <= time.monotonic():
             pair.halted_until = 0.0
             self._tell_pair(event.symbol)
-        audience = [client for client in self._clients if event.symbol in client.books]
+        audience = [client for client in self.clients if event.symbol in client.books]
         if not audience:
             pair.views.clear()
             return
@@ -210,7 +103,7 @@ class KrakenExchange:
         struck = self.faults.due(Scope.MESSAGE, event.symbol, event.symbol)
         links = self.faults.due(Scope.CONNECTION, event.symbol, event.symbol)
         for fault, _ in (*struck, *links):
-            self._note(fault, f"{event.symbol} at {moment}")
+            self.note(fault, f"{event.symbol} at {moment}")
         messages: dict[int, list[bytes]] = {}
         for levels, view in pair.views.items():
             bids, asks = view.follow(depth)
@@ -287,19 +180,19 @@ class KrakenExchange:
             if "close" in links:
                 connection.drop(1001, "Going away")
         if "maintenance" in links:
-            self._spawn(self._maintain(links["maintenance"].number("seconds")))
+            self.spawn(self._maintain(links["maintenance"].number("seconds")))
 
     async def _maintain(self, seconds: float) -> None:
         for engine, wait in (("maintenance", seconds), ("online", 0.0)):
             self._engine = engine
-            for client in self._clients:
+            for client in self.clients:
                 client.say(wire.status_message(engine))
-            self._flush()
+            self.flush()
             await asyncio.sleep(wait)
 
     def _tell_pair(self, symbol: str) -> None:
         data = wire.instrument_message("update", [self._describe(symbol)])
-        for client in self._clients:
+        for client in self.clients:
             if client.instruments:
                 client.say(data)
 
@@ -308,57 +201,20 @@ class KrakenExchange:
         status = "cancel_only" if self._pairs[symbol].halted_until else "online"
         return wire.describe_pair(symbol, listing.tick, listing.step, status)
 
-    async def _beat(self) -> None:
+    async def beat(self) -> None:
         """Say something to those who have heard nothing for a second."""
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS / 2)
             now = time.monotonic()
-            for client in self._clients:
+            for client in self.clients:
                 if now - client.spoke_at >= _HEARTBEAT_SECONDS:
                     client.say(wire.HEARTBEAT)
-            self._flush()
+            self.flush()
 
     # -- clients ---------------------------------------------------------------------------------
 
-    async def _accept(self, request: web.Request) -> web.StreamResponse:
-        websocket = web.WebSocketResponse(
-            timeout=_HANDSHAKE_SECONDS, autoping=False, autoclose=False, compress=False
-        )
-        await websocket.prepare(request)
-        transport = request.transport
-        if transport is None:
-            return websocket
-        connection = Connection(
-            websocket,
-            transport,
-            Subscriptions(False, []),
-            incoming_limit=_INCOMING_LIMIT,
-            buffer_limit=int(self.options.buffer_mib * 2**20),
-            spawn=self._spawn,
-        )
-        client = _Client(connection)
-        self.stats.connections += 1
-        self.stats.clients += 1
-        self._clients[client] = None
-        self._deserted.clear()
-        try:
-            if refused := self.faults.due(Scope.ACCEPT):
-                self._note(refused[0][0], f"connection {self.stats.connections}")
-                connection.drop(1001, "Going away")
-            client.say(wire.status_message(self._engine))
-            connection.flush()
-            while (text := await connection.receive()) is not None:
-                self._obey(client, text)
-                connection.flush()
-            await connection.finish()
-        finally:
-            self._clients.pop(client, None)
-            self.stats.clients -= 1
-            if not self._clients:
-                self._deserted.set()
-        return websocket
-
-    def _obey(self, client: _Client, text: str) -> None:
+    def obey(self, client: _Client, text: str) -> None:
+        """Do what a client asks for."""
         try:
             request = json.loads(text)
             method, params = request["method"], request.get("params", {})
@@ -386,7 +242,7 @@ class KrakenExchange:
         struck = self.faults.due(Scope.SUBSCRIBE) if method == "subscribe" else []
         if struck:
             fault = struck[0][0]
-            self._note(fault, str(params)[:200])
+            self.note(fault, str(params)[:200])
             error = "Exceeded msg rate" if fault.name == "msg-rate" else "Internal error"
             client.say(wire.answer(request, error=error))
             return
@@ -421,37 +277,4 @@ class KrakenExchange:
             return
         bids, asks = depth.bids[:levels], depth.asks[:levels]
         check = wire.checksum(depth)
-        client.say(wire.book_message("snapshot", symbol, bids, asks, check, pair.moment_us))
-
-    # -- beside ----------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        for client in self._clients:
-            if not client.connection.flush():
-                self.stats.slow_clients += 1
-
-    def _note(self, fault: Fault, where: str) -> None:
-        _log.warning("fault %s strikes: %s", fault.name, where)
-        self.fired.append(Fired(time.time(), fault.name, where))
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    def _note_event(self, journal: Journal, event: Event, before: int, moment: int) -> None:
-        data = {"e": "depthUpdate", "s": event.symbol, "U": before + 1, "u": moment, "pu": before}
-        data |= {"b": event.bids, "a": event.asks}
-        event = Event(event.symbol, "book", msgspec.json.encode(data), depth=True)
-        journal.event(event)
-
-    async def _keep_journal(self, journal: Journal) -> None:
-        """Begin each symbol's journal with its whole book, and flush on every second."""
-        for symbol, pair in self._pairs.items():
-            depth = self.source.depth(symbol)
-            body = {"lastUpdateId": pair.moment_us, "bids": depth.bids, "asks": depth.asks}
-            journal.snapshot(symbol, msgspec.json.encode(body))
-        while True:
-            journal.flush()
-            await asyncio.sleep(_JOURNAL_SECONDS)
+        client.say(wire.book_message("snapshot", symbol, bids, asks, check, self.moments[symbol]))

@@ -11,7 +11,7 @@ from obframe.testing.exchange_faults import parse_fault
 from obframe.testing.exchange_market import MARKETS
 from obframe.types import check_symbol
 
-VENUES = ("binance", "kraken")
+VENUES = ("binance", "kraken", "coinbase")
 AT_END = ("idle", "close", "exit")
 
 
@@ -20,7 +20,7 @@ class ExchangeOptions:
     """What a venue on the desk serves, and how.
 
     Args:
-        venue: Whose wire: ``binance`` or ``kraken``, which is simulated only.
+        venue: Whose wire: ``binance``, or ``kraken`` or ``coinbase``, which are simulated only.
         host: Address to listen on.
         port: TCP port for REST and websockets alike; 0 takes a free one.
         market: ``spot``, ``usdm`` or ``coinm``; empty: what the captures are, else ``spot``.
@@ -96,7 +96,7 @@ class ExchangeOptions:
         need(self.speed >= 0, "speed", "give times real time, such as 10; 0 for no waiting")
         need(self.at_end in AT_END, "at_end", f"give one of {', '.join(AT_END)}")
         need(0 < self.rate <= 1000, "rate", "give events a second and symbol, up to 1000")
-        need(5 <= self.levels <= 20_000, "levels", "give levels a side, 5 to 20000")
+        need(5 <= self.levels <= 50_000, "levels", "give levels a side, 5 to 50000")
         need(0 <= self.loop <= 10_000, "loop", "give events to make beforehand, up to 10000, or 0")
         need(not (self.loop and self.captures), "loop", "captures are not looped: give 0")
         need(self.tls is None or self.tls.is_file(), "tls", "is not a file: check the path")

@@ -257,6 +257,8 @@ async def test_history_is_found_by_time_where_brokers_can(
 
     class Finding(confluent_kafka.Consumer):  # type: ignore[misc]
         def offsets_for_times(self, places: list[Any], timeout: float) -> list[Any]:
+            if any(place.offset < 0 for place in places):
+                return list(super().offsets_for_times(places, timeout=timeout))
             asked.extend(place.offset for place in places)
             return [TopicPartition(place.topic, place.partition, 6) for place in places]
 

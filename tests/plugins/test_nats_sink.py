@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -245,6 +247,58 @@ async def test_the_next_server_is_tried(nats_server: NatsServer, tmp_path: Path)
     assert len(await stored(nats_server)) == 3
 
 
+@pytest.mark.slow
+async def test_row_54_a_cluster_that_loses_servers_loses_no_row(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """Three servers, each row on all of them; one after the other is killed and comes back."""
+    nats_server.stop()  # it is there to skip the test where there is none
+    routes = [NatsServer(tmp_path).port for _ in range(3)]
+    urls = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
+    servers = [
+        NatsServer(
+            tmp_path / f"node{number}", "--name", f"node{number}", "--cluster_name", "test",
+            "--cluster", f"nats://127.0.0.1:{port}", "--routes", urls,
+        )
+        for number, port in enumerate(routes)
+    ]  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        for server in servers:
+            stack.enter_context(server)
+        settings = NatsSettings(
+            servers=tuple(server.url for server in servers), replication=3, duplicate_window=1,  # type: ignore[arg-type]
+            timeout=1,  # type: ignore[arg-type]
+        )  # fmt: skip
+        done = 0
+
+        async def write_until_taken(count: int) -> None:
+            deadline = time.monotonic() + 40
+            while True:
+                try:
+                    return await sink.write(rows(["A", "B"], T + done, T + done + count))
+                except SinkError:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.1)
+
+        async with open_sink(settings) as sink:
+            for victim in servers:
+                for _ in range(10):
+                    await write_until_taken(1)
+                    done += 1
+                writing = asyncio.create_task(write_until_taken(20))
+                await asyncio.sleep(0)
+                victim.kill()
+                await writing
+                done += 20
+                victim.start()
+            for _ in range(10):
+                await write_until_taken(1)
+                done += 1
+        found = await stored(servers[0])
+    for symbol in ("A", "B"):
+        assert [each for each in found if each.symbol == symbol] == rows([symbol], T, T + done)
+
+
 # -- streams of others -------------------------------------------------------------------------
 
 
@@ -340,6 +394,17 @@ async def test_passwords_and_tokens_are_not_told(
     told += caplog.text
     assert "geheim" not in told
     assert "falsch" not in told
+
+
+async def test_certificates_are_checked(tmp_path: Path, certificate: Path) -> None:
+    tls = ("--tls", "--tlscert", str(certificate), "--tlskey", str(certificate))
+    with NatsServer(tmp_path / "nats", *tls) as server:
+        url = server.url.replace("nats:", "tls:")
+        async with open_sink(NatsSettings(servers=(url,), ca_file=str(certificate))) as sink:
+            await sink.write([row("A", T)])
+        async with open_sink(NatsSettings(servers=(url,))) as sink:
+            with pytest.raises(SinkError, match="certificate verify failed"):
+                await sink.write([row("A", T)])
 
 
 @pytest.mark.parametrize("name", ["credentials_file", "nkey_file", "ca_file"])

@@ -9,6 +9,10 @@ class TestJsonLines(JsonLinesContract):
     pass
 
 
+class TestSmallFiles(JsonLinesContract):
+    max_bytes = 20_000
+
+
 class TestSmallPackedFilesOfEachSymbol(JsonLinesContract):
     template = "{symbol}/{period}"
     max_bytes = 20_000

@@ -40,7 +40,7 @@ BID, OFFER = change("bid", "21921.73", "0.06317902"), change("offer", "21921.74"
 def refusal(raw: bytes) -> InvalidEvent | CapacityError:
     parsed = parse_level2(raw)
     assert parsed is not None
-    [made] = parsed[1]
+    [made] = parsed[2]
     assert made.error is not None
     with pytest.raises(type(made.error)) as caught:
         made.to_update("BTC-USD", 1, 2)
@@ -51,21 +51,36 @@ def refusal(raw: bytes) -> InvalidEvent | CapacityError:
 def test_an_update_takes_the_symbol_and_ids_it_is_given() -> None:
     parsed = parse_level2(message(event(BID, OFFER)))
     assert parsed is not None
-    sequence, [made] = parsed
+    sequence, time_us, [made] = parsed
+    assert time_us == 1675974770714964
     assert (sequence, made.product, made.kind, made.error) == (7, "BTC-USD", "update", None)
     assert len(made) == 2
     assert repr(made) == "<Level2Event update of BTC-USD: 2 levels>"
     update = made.to_update("coinbase/BTC-USD", 3, 7)
     assert update.symbol == "coinbase/BTC-USD"
     assert (update.prev_update_id, update.first_update_id, update.last_update_id) == (3, 7, 7)
+    assert update.event_time_ms == 1675974770714
     assert update.bids == [("21921.73", "0.06317902")]
     assert update.asks == [("21921.74", "0")]
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["", "soon", None, 7, "2023-02-09T20:32:50", "2023-13-09T20:32:50Z", "1969-12-31T23:59:59Z",
+     "2023-02-09T20:32:5xZ", "2023-02-09T20:32:50.Z", "2023-02-09T20:32:50.1x1Z",
+     "2023-02-09T20:32:50.71496485512345678901234567890Z"],
+)  # fmt: skip
+def test_a_time_that_is_none_is_0(time: Any) -> None:
+    old, new = f'"{TIME}","seq', f'{json.dumps(time)},"seq'
+    parsed = parse_level2(message(event(BID)).replace(old.encode(), new.encode()))
+    assert parsed is not None
+    assert parsed[1] == 0
 
 
 def test_a_snapshot_is_all_there_is() -> None:
     parsed = parse_level2(message(event(BID, change("offer", "22000", "5.10"), kind="snapshot")))
     assert parsed is not None
-    [made] = parsed[1]
+    [made] = parsed[2]
     assert made.kind == "snapshot"
     snapshot = made.to_snapshot("BTC-USD", 7)
     assert snapshot.limit == 0
@@ -78,7 +93,7 @@ def test_a_snapshot_is_all_there_is() -> None:
 def test_an_event_is_taken_once() -> None:
     parsed = parse_level2(message(event(BID)))
     assert parsed is not None
-    [made] = parsed[1]
+    [made] = parsed[2]
     made.to_update("BTC-USD", 1, 2)
     with pytest.raises(ValueError, match="taken already"):
         made.to_snapshot("BTC-USD", 2)
@@ -90,7 +105,7 @@ def test_several_events_stand_each_for_itself() -> None:
                   event(*many, product="SOL-USD"))  # fmt: skip
     parsed = parse_level2(raw)
     assert parsed is not None
-    first, second, third = parsed[1]
+    first, second, third = parsed[2]
     assert [x.product for x in (first, second, third)] == ["BTC-USD", "ETH-USD", "SOL-USD"]
     assert (first.error, third.error) == (None, None)
     assert second.error is not None
@@ -208,14 +223,14 @@ def test_row_15_nesting_and_encoding_are_bounded() -> None:
 def test_row_16_unknown_types_of_events_are_told() -> None:
     parsed = parse_level2(message(event(BID, kind="novelty"), {"type": "x", "product_id": "y"}))
     assert parsed is not None
-    assert [made.kind for made in parsed[1]] == ["novelty", "x"]
+    assert [made.kind for made in parsed[2]] == ["novelty", "x"]
 
 
 def test_row_16_unknown_fields_are_passed_over() -> None:
     raw = message({**event({**BID, "novelty": [{}]}), "novelty": 1}, novelty={"a": None})
     parsed = parse_level2(raw)
     assert parsed is not None
-    assert parsed[1][0].to_update("BTC-USD", 1, 2).bids == [("21921.73", "0.06317902")]
+    assert parsed[2][0].to_update("BTC-USD", 1, 2).bids == [("21921.73", "0.06317902")]
 
 
 def test_it_is_made_by_the_parser_only() -> None:

@@ -214,17 +214,19 @@ async def test_ids_go_on_from_the_book_whatever_lies_between(scene: Scene) -> No
         peer = await scene.live(BTC, ETH)
         await scene.change(peer, ETH)
         await scene.beat(peer)
-        first = await scene.change(peer, BTC)
+        await scene.change(peer, BTC)
         await scene.change(peer, ETH)
-        second = await scene.change(peer, BTC)
+        await scene.change(peer, BTC)
         await scene.eventually(lambda: len(scene.sink.updates(BTC)) == 3)
         [snapshot] = scene.sink.snapshots(BTC)
         proof, one, two = scene.sink.updates(BTC)
         assert (len(proof), proof.prev_update_id) == (0, snapshot.last_update_id)
-        assert proof.last_update_id == one.prev_update_id == snapshot.last_update_id
+        assert proof.last_update_id == one.prev_update_id == snapshot.last_update_id + 1
         assert two.prev_update_id == one.last_update_id
-        assert two.last_update_id - one.last_update_id == second - first
-        assert one.received_ns > 0
+        # All say the same time: ids go on from it.
+        ids = [item.last_update_id for item in (snapshot, proof, one, two)]
+        assert ids == [1675974770714964 + add for add in range(4)]
+        assert (one.received_ns > 0, one.event_time_ms) == (True, 1675974770714)
 
 
 async def test_update_ids_do_not_fall_from_connection_to_connection(scene: Scene) -> None:

@@ -56,7 +56,7 @@ class Desk:
         self.books.subscribe(*map(Instrument.parse, symbols))
 
     def clients(self) -> list[Any]:
-        return list(self.venue._clients)
+        return list(self.venue.clients)
 
     def state(self, symbol: str) -> BookState:
         return self.books.get(symbol).state
@@ -299,6 +299,17 @@ async def test_symbols_come_and_go_while_it_runs() -> None:
         it.books.unsubscribe(*(Instrument.parse(symbol) for symbol in (BTC, ETH)))
         it.books.unsubscribe(Instrument.parse("kraken/XRP/USD"))
         await eventually(lambda: it.venue.stats.clients == 0, "nobody is connected any more")
+
+
+async def test_what_goes_and_comes_back_at_once_has_a_book_again() -> None:
+    async with desk(symbols=(BTC, ETH)) as it:
+        await it.until_live(BTC)
+        for _ in range(5):
+            it.books.unsubscribe(Instrument.parse(BTC))
+            it.books.subscribe(Instrument.parse(BTC))
+            await asyncio.sleep(0.01)
+        await it.until_live(BTC)
+        await it.until_right(BTC, ETH)
 
 
 async def test_many_symbols_are_spread_over_connections() -> None:
