@@ -61,6 +61,27 @@ async def test_messages_of_one_read_have_its_time_and_a_ping_between_keeps_none_
     assert third - second >= 50_000_000
 
 
+async def test_messages_are_bytes_of_the_receivers_own_whole_and_in_order(wire: Any) -> None:
+    """However they come: as text, as binary, in pieces with a ping between, empty."""
+
+    async def speak(peer: Any) -> None:
+        await peer.socket.send("text")
+        await peer.socket.send(b"binary")
+        peer.socket.transport.write(b"\x01\x02pi" + bytes([0x89, 0]) + b"\x00\x01e\x80\x02ce")
+        await peer.socket.send("")
+        await peer.socket.send("x" * 70_000)
+
+    wire.venue.on_connect = speak
+    taken: list[Any] = []
+    _, open_socket = _websocket.choose(wire.transport)
+    options = _websocket.Options(2**20, 5.0, 1.0, None, "obframe")
+    socket = await open_socket(wire.venue.ws_url, options, lambda data, _: taken.append(data))
+    await wire.eventually(lambda: len(taken) == 5)
+    await socket.close()
+    assert [type(data) for data in taken] == [bytes] * 5
+    assert taken == [b"text", b"binary", b"piece", b"", b"x" * 70_000]
+
+
 async def test_fragments_count_together_towards_the_longest_message(wire: Any) -> None:
     async def flood(peer: Any, command: dict[str, Any]) -> None:
         await peer.acknowledge(command)
