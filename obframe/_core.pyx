@@ -4101,6 +4101,9 @@ cdef void *hold_column(
     """Check a buffer, keep it from moving and return where it starts; NULL for None."""
     cdef Py_ssize_t items = 1 if floating == NULL else columns.depth
     cdef Py_ssize_t count
+    cdef const uint8_t *start
+    cdef const uint8_t *at
+    cdef Py_ssize_t size
     if floating != NULL:
         floating[0] = False
     if buffer is None:
@@ -4124,11 +4127,17 @@ cdef void *hold_column(
         )
     if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
         raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
+    start = <const uint8_t *>PyMemoryView_GET_BUFFER(view).buf
+    size = PyMemoryView_GET_BUFFER(view).len
+    for other_name, other in views:
+        at = <const uint8_t *>PyMemoryView_GET_BUFFER(other).buf
+        if start < at + PyMemoryView_GET_BUFFER(other).len and at < start + size:
+            raise ValueError(f"{name} shares memory with {other_name}; give each its own")
     columns.room = count // items
-    views.append(view)
+    views.append((name, view))
     if floating != NULL:
         floating[0] = code == "d"
-    return PyMemoryView_GET_BUFFER(view).buf
+    return <void *>start
 
 
 @cython.final
@@ -4161,8 +4170,8 @@ cdef class ColumnDecoder:
 
     Raises:
         TypeError: A column has no buffer, or one of other items.
-        ValueError: A buffer is read-only, scattered, misaligned or of another length; the depth or
-            a scale is out of range; or there is no column at all.
+        ValueError: A buffer is read-only, scattered, misaligned, of another length or shares
+            memory with another; the depth or a scale is out of range; or there is no column.
 
     Lifetime: the buffers are held as long as the decoder is; what lies in them from
     ``len(decoder)`` rows on is undefined.
