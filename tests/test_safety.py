@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SAFETY = ROOT / "safety"
 sys.path.append(str(SAFETY))
 
+import free_threaded  # noqa: E402
 from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
 from sanitize import FLAGS  # noqa: E402
@@ -87,6 +89,22 @@ def test_threads_take_the_same_rows_as_one() -> None:
     """With books of their own, and while they read one that another changes."""
     check_books_apart(messages=100)
     check_one_book(messages=100)
+
+
+def test_the_core_is_built_for_another_python_and_driven_there(tmp_path: Path) -> None:
+    """By what `make free-threaded` does; here the other Python is this one."""
+    headers, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
+    free_threaded.build(tmp_path / "obframe", headers, suffix, ("-O0",))
+    program = "from obframe import _core; print(_core.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert free_threaded.test(sys.executable, tmp_path, sanitized=False) == 0
 
 
 def test_without_a_free_threaded_python_the_reason_is_told() -> None:
