@@ -4251,18 +4251,22 @@ cdef class ColumnDecoder:
         return self._columns.room
 
     @property
+    @cython.critical_section
     def price_scale(self):
         """Decimals of the int64 prices that are in the columns."""
         return self._columns.levels[PRICES].scale
 
     @property
+    @cython.critical_section
     def quantity_scale(self):
         """Decimals of the int64 quantities that are in the columns."""
         return self._columns.levels[QUANTITIES].scale
 
+    @cython.critical_section
     def __len__(self):
         return self._columns.count
 
+    @cython.critical_section
     def extend(self, rows):
         """Decode rows, in the array or the map form, behind those that are in the columns.
 
@@ -4290,11 +4294,12 @@ cdef class ColumnDecoder:
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t i
         cdef Packed *all_packed
-        cdef Columns *columns = &self._columns
+        cdef Columns columns
         cdef Trouble trouble
         memset(&trouble, 0, sizeof(Trouble))
         if self._busy:
             raise RuntimeError("another thread uses this decoder; give each thread its own")
+        columns = self._columns  # a copy: what others see meanwhile is as it was before
         if count > columns.room - columns.count:
             raise ValueError(
                 f"{count} rows for columns with room for {columns.room - columns.count} more; "
@@ -4309,14 +4314,16 @@ cdef class ColumnDecoder:
         self._busy = True
         if count >= RELEASE_ROWS:
             with nogil:
-                done = fill_rows(columns, all_packed, count, &trouble)
+                done = fill_rows(&columns, all_packed, count, &trouble)
         else:
-            done = fill_rows(columns, all_packed, count, &trouble)
+            done = fill_rows(&columns, all_packed, count, &trouble)
+        self._columns = columns
         self._busy = False
         PyMem_RawFree(all_packed)
         if done < count:
-            raise refuse_row(columns, &trouble, done)
+            raise refuse_row(&columns, &trouble, done)
 
+    @cython.critical_section
     def clear(self):
         """Start at the first row again; the scales stay as wide as they are.
 

@@ -20,7 +20,7 @@ from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
 from sanitize import FLAGS  # noqa: E402
 from targets import TARGETS  # noqa: E402
-from threads import check_books_apart, check_one_book  # noqa: E402
+from threads import check_books_apart, check_one_book, check_one_decoder  # noqa: E402
 
 SEEDS = sorted((SAFETY / "corpus").glob("*/*"))
 PARSER = r"^def parse_depth_snapshot\(.*\):$"
@@ -89,6 +89,7 @@ def test_threads_take_the_same_rows_as_one() -> None:
     """With books of their own, and while they read one that another changes."""
     check_books_apart(messages=100)
     check_one_book(messages=100)
+    check_one_decoder(tries=100)
 
 
 def test_the_core_is_built_for_another_python_and_driven_there(tmp_path: Path) -> None:
