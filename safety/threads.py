@@ -15,6 +15,7 @@ import sysconfig
 import threading
 from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from obframe._core import (
@@ -179,7 +180,7 @@ def check_one_book(threads: int = THREADS, messages: int = MESSAGES) -> None:
 
 
 def check_one_decoder(threads: int = THREADS, tries: int = MESSAGES) -> None:
-    """Let all threads give rows to one decoder, few at a time and many: each is in whole, or refused.
+    """Let all threads give rows to one decoder, few and many: each part is in whole, or refused.
 
     Raises:
         AssertionError: The columns hold what nobody gave, or more than there is room for.
@@ -195,16 +196,12 @@ def check_one_decoder(threads: int = THREADS, tries: int = MESSAGES) -> None:
 
     def work() -> None:
         for number in range(tries):
-            try:
+            with suppress(RuntimeError, ValueError):  # another is in it, or it is full
                 decoder.extend(parts[number % len(parts)])
-            except (RuntimeError, ValueError):  # another is in it, or it is full
-                pass
             assert len(decoder) <= room
             if number % 10 == 0:
-                try:
+                with suppress(RuntimeError):
                     decoder.clear()
-                except RuntimeError:
-                    pass
 
     run_together([work] * threads)
     assert not any(ids[room:]), "rows were written behind the columns"

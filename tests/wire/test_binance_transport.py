@@ -96,10 +96,14 @@ async def test_fragments_count_together_towards_the_longest_message(wire: Any) -
 
 @pytest.mark.parametrize(
     "frames",
-    [b"\x80\x01x", b"\x01\x01x\x81\x01y", b"\x83\x01x", b"\x81\x81abcdx"]
-    + [bytes([0x81 | bit]) + b"\x02{}" for bit in (0x40, 0x20, 0x10)],
-    ids=["continues nothing", "begins anew within a message", "unknown opcode", "masked"]
-    + ["reserved bit 1", "reserved bit 2", "reserved bit 3"],
+    [
+        *(b"\x80\x01x", b"\x01\x01x\x81\x01y", b"\x83\x01x", b"\x81\x81abcdx"),
+        *(b"\xc1\x02{}", b"\xa1\x02{}", b"\x91\x02{}"),
+    ],
+    ids=[
+        *("continues nothing", "begins anew within a message", "unknown opcode", "masked"),
+        *("reserved bit 1", "reserved bit 2", "reserved bit 3"),
+    ],
 )
 async def test_frames_against_the_rules_end_the_connection(wire: Any, frames: bytes) -> None:
     async def speak(peer: Any, command: dict[str, Any]) -> None:
