@@ -5,7 +5,7 @@ digit, trailing zeros included. No float, and no Python object per level, stands
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias, final
+from typing import Never, TypeAlias, final
 
 from typing_extensions import Buffer
 
@@ -81,6 +81,7 @@ class DepthSnapshot:
 class Level2Event:
     """Changes of one product's book, or all of it, from Coinbase's ``l2_data``."""
 
+    def __init__(self, *args: Never, **kwargs: Never) -> None: ...
     @property
     def product(self) -> str: ...
     @property

@@ -4964,6 +4964,9 @@ cdef void *hold_column(
     """Check a buffer, keep it from moving and return where it starts; NULL for None."""
     cdef Py_ssize_t items = 1 if floating == NULL else columns.depth
     cdef Py_ssize_t count
+    cdef const uint8_t *start
+    cdef const uint8_t *at
+    cdef Py_ssize_t size
     if floating != NULL:
         floating[0] = False
     if buffer is None:
@@ -4987,11 +4990,17 @@ cdef void *hold_column(
         )
     if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
         raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
+    start = <const uint8_t *>PyMemoryView_GET_BUFFER(view).buf
+    size = PyMemoryView_GET_BUFFER(view).len
+    for other_name, other in views:
+        at = <const uint8_t *>PyMemoryView_GET_BUFFER(other).buf
+        if start < at + PyMemoryView_GET_BUFFER(other).len and at < start + size:
+            raise ValueError(f"{name} shares memory with {other_name}; give each its own")
     columns.room = count // items
-    views.append(view)
+    views.append((name, view))
     if floating != NULL:
         floating[0] = code == "d"
-    return PyMemoryView_GET_BUFFER(view).buf
+    return <void *>start
 
 
 @cython.final
@@ -5024,8 +5033,8 @@ cdef class ColumnDecoder:
 
     Raises:
         TypeError: A column has no buffer, or one of other items.
-        ValueError: A buffer is read-only, scattered, misaligned or of another length; the depth or
-            a scale is out of range; or there is no column at all.
+        ValueError: A buffer is read-only, scattered, misaligned, of another length or shares
+            memory with another; the depth or a scale is out of range; or there is no column.
 
     Lifetime: the buffers are held as long as the decoder is; what lies in them from
     ``len(decoder)`` rows on is undefined.
@@ -5105,18 +5114,22 @@ cdef class ColumnDecoder:
         return self._columns.room
 
     @property
+    @cython.critical_section
     def price_scale(self):
         """Decimals of the int64 prices that are in the columns."""
         return self._columns.levels[PRICES].scale
 
     @property
+    @cython.critical_section
     def quantity_scale(self):
         """Decimals of the int64 quantities that are in the columns."""
         return self._columns.levels[QUANTITIES].scale
 
+    @cython.critical_section
     def __len__(self):
         return self._columns.count
 
+    @cython.critical_section
     def extend(self, rows):
         """Decode rows, in the array or the map form, behind those that are in the columns.
 
@@ -5144,11 +5157,12 @@ cdef class ColumnDecoder:
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t i
         cdef Packed *all_packed
-        cdef Columns *columns = &self._columns
+        cdef Columns columns
         cdef Trouble trouble
         memset(&trouble, 0, sizeof(Trouble))
         if self._busy:
             raise RuntimeError("another thread uses this decoder; give each thread its own")
+        columns = self._columns  # a copy: what others see meanwhile is as it was before
         if count > columns.room - columns.count:
             raise ValueError(
                 f"{count} rows for columns with room for {columns.room - columns.count} more; "
@@ -5163,14 +5177,16 @@ cdef class ColumnDecoder:
         self._busy = True
         if count >= RELEASE_ROWS:
             with nogil:
-                done = fill_rows(columns, all_packed, count, &trouble)
+                done = fill_rows(&columns, all_packed, count, &trouble)
         else:
-            done = fill_rows(columns, all_packed, count, &trouble)
+            done = fill_rows(&columns, all_packed, count, &trouble)
+        self._columns = columns
         self._busy = False
         PyMem_RawFree(all_packed)
         if done < count:
-            raise refuse_row(columns, &trouble, done)
+            raise refuse_row(&columns, &trouble, done)
 
+    @cython.critical_section
     def clear(self):
         """Start at the first row again; the scales stay as wide as they are.
 

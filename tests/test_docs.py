@@ -254,7 +254,7 @@ def test_the_venues_page_runs(
 ) -> None:
     """Its commands in order, with a Binance and a Kraken on loopback."""
     lines = [line.replace("9100", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
-    several, query, gaps, alone, exchange, run = lines
+    several, query, gaps, alone, exchange, run = lines[:6]
     place = "--set=rocksdb.path=alone"
     with (
         command_line.venue("--symbols", "BTCUSDT") as urls,
@@ -277,6 +277,28 @@ def test_the_venues_page_runs(
         assert {json.loads(each)["symbol"] for each in stored} == {"BTC/USD", "ETH/USD"}
         result = command_line.run(*shlex.split(run)[1:], "--set=rocksdb.path=last")
         assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_venues_page_runs_with_coinbase(command_line: CommandLine, unused_port: int) -> None:
+    lines = [line.replace("9200", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
+    alone, exchange, run = lines[6:]
+    with command_line.start(*shlex.split(exchange)[1:]) as coinbase:
+        assert coinbase.stdout is not None
+        printed = [coinbase.stdout.readline().strip() for _ in range(3)]
+        assert printed[2].startswith("obframe run --plugins rocksdb,coinbase"), printed
+        urls = [part for part in shlex.split(run) if part.startswith("coinbase.")]
+        options = [f"--set={url}" for url in urls]
+        for line, place, wanted in (
+            (alone, "alone", {"BTC-USD", "ETH-USD"}),
+            (run, "last", {"coinbase/BTC-USD"}),
+        ):
+            stored = f"--set=rocksdb.path={place}"
+            arguments = shlex.split(line)[1:]
+            result = command_line.run(*arguments, *options, stored, "--duration", "4")
+            assert result.returncode == 0, result.stderr
+            found = command_line.run("symbols", stored, "--format", "jsonl").stdout.splitlines()
+            assert {json.loads(each)["symbol"] for each in found} == wanted
 
 
 @pytest.mark.slow

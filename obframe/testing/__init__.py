@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         StorageContract,
         SymbolSourceContract,
     )
-    from obframe.testing.exchange import Exchange, ExchangeOptions, KrakenExchange
+    from obframe.testing.exchange import CoinbaseExchange, Exchange, ExchangeOptions, KrakenExchange
     from obframe.testing.exchange_script import ScriptedSource
     from obframe.testing.feed import ScriptedFeed
     from obframe.testing.listener import FeedListener
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from obframe.testing.watching import Leftovers, LoopWatch
 
 __all__ = [
+    "CoinbaseExchange",
     "Exchange",
     "ExchangeOptions",
     "FakeClock",
@@ -69,7 +70,7 @@ _HOMES = {
         "FeedContract", "FeedRig", "FeedVenue", "LoopbackVenue", "SinkContract", "StorageContract",
         "SymbolSourceContract",
     ),
-    "exchange": ("Exchange", "ExchangeOptions", "KrakenExchange"),
+    "exchange": ("CoinbaseExchange", "Exchange", "ExchangeOptions", "KrakenExchange"),
     "exchange_script": ("ScriptedSource",),
     "feed": ("ScriptedFeed",),
     "listener": ("FeedListener",),
