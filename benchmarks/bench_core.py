@@ -102,7 +102,7 @@ def test_raw_to_book(race: Any, stream: Stream) -> None:
 
 
 def test_encode(race: Any, stream: Stream) -> None:
-    """Book to the bytes of its row, beside msgpack with all the strings at hand."""
+    """A standing book to the bytes of its row, beside msgpack with all the strings at hand."""
     book = load_book(stream)
     row = [book.bids(20), book.asks(20), book.update_id, SECOND]
     assert msgpack.packb(row) == book.snapshot(SECOND).pack()

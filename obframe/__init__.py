@@ -22,6 +22,7 @@ from obframe._core import (
     parse_depth_snapshot,
     parse_depth_update,
     parse_level2,
+    parse_level_objects,
 )
 from obframe.errors import (
     CapacityError,
@@ -183,6 +184,7 @@ __all__ = [
     "parse_depth_snapshot",
     "parse_depth_update",
     "parse_level2",
+    "parse_level_objects",
     "snapshot_from_json",
     "snapshot_id",
     "snapshot_to_cells",

@@ -410,7 +410,8 @@ static inline void obf_set_units(obf_units *units, int scale)
 
 /* Read a MessagePack text of digits, at most 11, and decimals, at most 8 or none, as a count of
    units. Return what follows, or NULL when it is another text or does not fit: then it is
-   judged the long way. p lies before end; of what lies behind end nothing is read. */
+   judged the long way. p lies before end, and what follows does too; of what lies behind end
+   nothing is read. */
 static inline const uint8_t *obf_read_units(
     const uint8_t *p, const uint8_t *end, const obf_units *units, uint64_t *count)
 {
@@ -472,7 +473,7 @@ static inline const uint8_t *obf_read_units(
     return p + size;
 #else
     uint64_t value = 0;
-    if (size > 20 || (size_t)(end - p) <= size)
+    if (size > 20 || (size_t)(end - p) < size + 2)
         return NULL;
     p++;
     for (n = 0; n < size && p[n] >= '0' && p[n] <= '9'; n++) {

@@ -95,6 +95,15 @@ class Level2Event:
 def parse_level2(data: Buffer) -> tuple[int, int, list[Level2Event]] | None: ...
 def parse_depth_update(data: Buffer, futures: bool = False) -> DepthUpdate | None: ...
 def parse_depth_snapshot(data: Buffer, symbol: str, limit: int = 0) -> DepthSnapshot: ...
+def parse_level_objects(
+    symbol: str,
+    first_update_id: int,
+    last_update_id: int,
+    prev_update_id: int,
+    bids: Buffer,
+    asks: Buffer,
+    event_time_ms: int = 0,
+) -> DepthUpdate | None: ...
 
 @final
 class OrderBook:

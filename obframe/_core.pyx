@@ -2027,6 +2027,115 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
         PyBuffer_Release(&view)
 
 
+cdef int read_objects(
+    const uint8_t *p, const uint8_t *end, Changes *changes, Event *event
+) noexcept nogil:
+    """Read ``[{"price":12.50,"qty":0.10},…]``; NOT_ARRAY for what is not exactly of that form."""
+    cdef u128 mantissa = 0
+    cdef int decimals = 0
+    cdef int code
+    if end - p < 2 or p[0] != c'[':
+        return NOT_ARRAY
+    p += 1
+    if p[0] == c']':
+        return OK if p + 1 == end else NOT_ARRAY
+    while True:
+        if end - p < 9 or memcmp(p, b'{"price":', 9) != 0:
+            return NOT_ARRAY
+        p += 9
+        code = read_decimal(&p, end, &mantissa, &decimals)
+        if code == OK:
+            code = add_price(changes, mantissa, decimals, &event.scale, &event.bids, &event.asks)
+        if code != OK:
+            return code
+        if end - p < 7 or memcmp(p, b',"qty":', 7) != 0:
+            return NOT_ARRAY
+        p += 7
+        code = read_decimal(&p, end, &mantissa, &decimals)
+        if code == OK:
+            code = add_quantity(changes, mantissa, decimals)
+        if code != OK:
+            return code
+        if end - p < 2 or p[0] != c'}':
+            return NOT_ARRAY
+        p += 1
+        if p[0] == c',':
+            p += 1
+        elif p[0] == c']' and p + 1 == end:
+            return OK
+        else:
+            return NOT_ARRAY
+
+
+def parse_level_objects(
+    str symbol not None,
+    first_update_id,
+    last_update_id,
+    prev_update_id,
+    bids,
+    asks,
+    event_time_ms=0,
+):
+    """Make an update of two arrays of JSON as venues write them that send numbers.
+
+    Args:
+        symbol: The instrument's symbol, not empty.
+        first_update_id: The first id the event covers, 0 to 2**63 - 1.
+        last_update_id: The last id the event covers, not below the first.
+        prev_update_id: The ``last_update_id`` of the event before it; -1 says that none was.
+        bids: Bytes (bytes, bytearray or memoryview) such as ``[{"price":12.50,"qty":0.10}]``. Not
+            kept.
+        asks: The same for asks.
+        event_time_ms: The venue's time, Unix milliseconds; 0 when unknown.
+
+    Returns:
+        The update, numbers as they are written; None when an array is of any other form, be it well
+        formed or not: with spaces, other keys, strings, exponents or values that are refused.
+
+    Raises:
+        InvalidEvent: An id or the symbol is refused.
+        MemoryError: No memory.
+        TypeError: An argument is of the wrong type.
+    """
+    cdef Py_buffer view
+    cdef Event event
+    cdef DepthUpdate update
+    cdef int code = OK
+    cdef int side
+    memset(&event, 0, sizeof(Event))
+    event.scale = BASE_SCALE
+    if not symbol:
+        raise make_refusal(None, "symbol", "", EMPTY)
+    event.first = check_id(symbol, "first_update_id", first_update_id, 0)
+    event.last = check_id(symbol, "last_update_id", last_update_id, 0)
+    event.prev = check_id(symbol, "prev_update_id", prev_update_id, -1)
+    event.time = check_id(symbol, "event_time_ms", event_time_ms, 0)
+    if event.last < event.first:
+        raise make_refusal(symbol, "last_update_id", str(last_update_id), DISORDER)
+    try:
+        for side in range(2):
+            PyObject_GetBuffer(asks if side else bids, &view, PyBUF_SIMPLE)
+            code = read_objects(
+                <const uint8_t *>view.buf,
+                <const uint8_t *>view.buf + view.len,
+                &event.asks if side else &event.bids,
+                &event,
+            )
+            PyBuffer_Release(&view)
+            if code == NO_MEMORY:
+                raise MemoryError
+            if code != OK:
+                return None
+        trim_changes(&event.bids)
+        trim_changes(&event.asks)
+        update = DepthUpdate.__new__(DepthUpdate)
+        update._fill(symbol, &event)
+        return update
+    finally:
+        free_changes(&event.bids)
+        free_changes(&event.asks)
+
+
 # ---------------------------------------------------------------------------------------------
 # Coinbase
 # ---------------------------------------------------------------------------------------------
@@ -4855,6 +4964,9 @@ cdef void *hold_column(
     """Check a buffer, keep it from moving and return where it starts; NULL for None."""
     cdef Py_ssize_t items = 1 if floating == NULL else columns.depth
     cdef Py_ssize_t count
+    cdef const uint8_t *start
+    cdef const uint8_t *at
+    cdef Py_ssize_t size
     if floating != NULL:
         floating[0] = False
     if buffer is None:
@@ -4878,11 +4990,17 @@ cdef void *hold_column(
         )
     if <size_t>PyMemoryView_GET_BUFFER(view).buf % <size_t>view.itemsize:
         raise ValueError(f"{name} is misaligned; let it start at a multiple of its item's size")
+    start = <const uint8_t *>PyMemoryView_GET_BUFFER(view).buf
+    size = PyMemoryView_GET_BUFFER(view).len
+    for other_name, other in views:
+        at = <const uint8_t *>PyMemoryView_GET_BUFFER(other).buf
+        if start < at + PyMemoryView_GET_BUFFER(other).len and at < start + size:
+            raise ValueError(f"{name} shares memory with {other_name}; give each its own")
     columns.room = count // items
-    views.append(view)
+    views.append((name, view))
     if floating != NULL:
         floating[0] = code == "d"
-    return PyMemoryView_GET_BUFFER(view).buf
+    return <void *>start
 
 
 @cython.final
@@ -4915,8 +5033,8 @@ cdef class ColumnDecoder:
 
     Raises:
         TypeError: A column has no buffer, or one of other items.
-        ValueError: A buffer is read-only, scattered, misaligned or of another length; the depth or
-            a scale is out of range; or there is no column at all.
+        ValueError: A buffer is read-only, scattered, misaligned, of another length or shares
+            memory with another; the depth or a scale is out of range; or there is no column.
 
     Lifetime: the buffers are held as long as the decoder is; what lies in them from
     ``len(decoder)`` rows on is undefined.
@@ -4996,18 +5114,22 @@ cdef class ColumnDecoder:
         return self._columns.room
 
     @property
+    @cython.critical_section
     def price_scale(self):
         """Decimals of the int64 prices that are in the columns."""
         return self._columns.levels[PRICES].scale
 
     @property
+    @cython.critical_section
     def quantity_scale(self):
         """Decimals of the int64 quantities that are in the columns."""
         return self._columns.levels[QUANTITIES].scale
 
+    @cython.critical_section
     def __len__(self):
         return self._columns.count
 
+    @cython.critical_section
     def extend(self, rows):
         """Decode rows, in the array or the map form, behind those that are in the columns.
 
@@ -5035,11 +5157,12 @@ cdef class ColumnDecoder:
         cdef Py_ssize_t done = 0
         cdef Py_ssize_t i
         cdef Packed *all_packed
-        cdef Columns *columns = &self._columns
+        cdef Columns columns
         cdef Trouble trouble
         memset(&trouble, 0, sizeof(Trouble))
         if self._busy:
             raise RuntimeError("another thread uses this decoder; give each thread its own")
+        columns = self._columns  # a copy: what others see meanwhile is as it was before
         if count > columns.room - columns.count:
             raise ValueError(
                 f"{count} rows for columns with room for {columns.room - columns.count} more; "
@@ -5054,14 +5177,16 @@ cdef class ColumnDecoder:
         self._busy = True
         if count >= RELEASE_ROWS:
             with nogil:
-                done = fill_rows(columns, all_packed, count, &trouble)
+                done = fill_rows(&columns, all_packed, count, &trouble)
         else:
-            done = fill_rows(columns, all_packed, count, &trouble)
+            done = fill_rows(&columns, all_packed, count, &trouble)
+        self._columns = columns
         self._busy = False
         PyMem_RawFree(all_packed)
         if done < count:
-            raise refuse_row(columns, &trouble, done)
+            raise refuse_row(&columns, &trouble, done)
 
+    @cython.critical_section
     def clear(self):
         """Start at the first row again; the scales stay as wide as they are.
 

@@ -221,11 +221,26 @@ class KafkaSink:
         if self._history.is_complete:
             self._history = History(self._access, {})
 
-    async def close(self) -> None:
-        """Give the library a moment for what is under way; whatever is not sure comes again."""
+    async def close(self) -> bool:
+        """Give the library a moment for what is under way, and end it when nothing is.
+
+        Returns:
+            Whether it has ended. A request that is under way to brokers that hang, or are cut off,
+            may be taken long after: only its own producer can tell, and goes on with it.
+        """
+        if self._reading is not None:
+            await asyncio.wait([self._reading])
+            self._reading = None
         if self._producer is not None:
             await asyncio.to_thread(self._producer.flush, 1.0)
-            self._drop()
+        if self._pending:
+            return False
+        self.end()
+        return True
+
+    def end(self) -> None:
+        """End it with what is under way, which may be taken or not."""
+        self._drop()
 
 
 _MENDS = {

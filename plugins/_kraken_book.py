@@ -34,8 +34,17 @@ import zlib
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from obframe import DepthSnapshot, DepthUpdate, InvalidEvent, Level, OrderBook
-from obframe_plugins._kraken_wire import BookData, BookLevel, Pair, read_time
+import msgspec
+
+from obframe import (
+    DepthSnapshot,
+    DepthUpdate,
+    InvalidEvent,
+    Level,
+    OrderBook,
+    parse_level_objects,
+)
+from obframe_plugins._kraken_wire import BookData, Pair, read_levels, read_time
 
 CHECKED_LEVELS = 10
 _HOUR_US = 3_600_000_000
@@ -120,15 +129,19 @@ class KrakenBook:
         book, before = self._book, self.update_id
         moment = read_time(data.timestamp)
         number = self._next_id(moment)
-        bids, asks = self._read(data)
-        update = self._make(number, before, bids, asks, moment)
+        update = parse_level_objects(
+            self.symbol, number, number, before, data.bids, data.asks, moment // 1000
+        )
+        if update is None:  # written in another way, or refused: the long way tells
+            update = self._make(number, before, *self._read(data), moment)
         book.apply(update)
         self.update_id = number
         if book.bid_count > self._depth or book.ask_count > self._depth:
             fallen_bids = _deletes(book.bids(start=self._depth))
             fallen_asks = _deletes(book.asks(start=self._depth))
             book.apply(self._make(number, number, fallen_bids, fallen_asks, moment))
-            update = self._make(number, before, bids + fallen_bids, asks + fallen_asks, moment)
+            bids, asks = update.bids + fallen_bids, update.asks + fallen_asks
+            update = self._make(number, before, bids, asks, moment)
         self._verify(book, data, pair)
         return update
 
@@ -148,11 +161,13 @@ class KrakenBook:
     def _read(self, data: BookData) -> tuple[list[Level], list[Level]]:
         return self._texts(data.bids, "bids"), self._texts(data.asks, "asks")
 
-    def _texts(self, levels: Sequence[BookLevel], side: str) -> list[Level]:
+    def _texts(self, levels: msgspec.Raw, side: str) -> list[Level]:
         try:
-            texts = [(str(each.price, "ascii"), str(each.qty, "ascii")) for each in levels]
-        except UnicodeDecodeError:
-            raise InvalidEvent(self.symbol, side, "", "is not made of numbers") from None
+            read = read_levels(levels)
+            texts = [(str(each.price, "ascii"), str(each.qty, "ascii")) for each in read]
+        except (msgspec.ValidationError, UnicodeDecodeError) as error:
+            shown = bytes(levels)[:80].decode("ascii", "backslashreplace")
+            raise InvalidEvent(self.symbol, side, shown, f"is no list of levels: {error}") from None
         if not _PLAIN("".join([price + qty for price, qty in texts])):
             texts = [(_write_out(price), _write_out(qty)) for price, qty in texts]
         return texts

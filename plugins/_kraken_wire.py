@@ -24,12 +24,15 @@ class BookLevel(msgspec.Struct, gc=False):
     qty: msgspec.Raw
 
 
+_NO_LEVELS = msgspec.Raw(b"[]")
+
+
 class BookData(msgspec.Struct):
-    """A whole book, or what changed of one."""
+    """A whole book, or what changed of one; both sides are arrays of ``BookLevel`` as written."""
 
     symbol: str
-    bids: list[BookLevel] = []
-    asks: list[BookLevel] = []
+    bids: msgspec.Raw = _NO_LEVELS
+    asks: msgspec.Raw = _NO_LEVELS
     checksum: int | None = None
     timestamp: str | None = None
 
@@ -121,6 +124,7 @@ _decode: Callable[[bytes], Book | Heartbeat | Instruments | Status] = msgspec.js
     Book | Heartbeat | Instruments | Status
 ).decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_decode_levels = msgspec.json.Decoder(list[BookLevel]).decode
 _decode_reply = msgspec.json.Decoder(Reply).decode
 _SYMBOL = re.compile(rb'"symbol":\s*"([!-~]{1,64}?)"')
 _OURS = ("book", "heartbeat", "instrument", "status")
@@ -157,6 +161,15 @@ def _guess_symbol(data: bytes) -> str | None:
     """Return the only symbol that a message names, which may be all that can be read of it."""
     named = set(_SYMBOL.findall(data))
     return named.pop().decode("ascii") if len(named) == 1 else None
+
+
+def read_levels(levels: msgspec.Raw) -> list[BookLevel]:
+    """Read one side of a book.
+
+    Raises:
+        msgspec.ValidationError: It is no array of levels.
+    """
+    return _decode_levels(levels)
 
 
 def read_time(text: str | None) -> int:

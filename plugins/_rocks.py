@@ -40,6 +40,9 @@ from obframe import (
 )
 from obframe_plugins._files import link_files, manifest_state
 
+BLOCK_SIZE = 16384
+"""Bytes of rows, before compression, that are read at once; docs/decisions/0009 tells why."""
+
 WRITE_BUFFER: Final = 8 << 20
 """Bytes of rows in memory before a file is written; the log is of about this size."""
 
@@ -103,7 +106,7 @@ def locked_message(path: str) -> str:
 
 def _options(level: int, recovery: DBRecoveryMode | None = None) -> Options:
     table = BlockBasedOptions()
-    table.set_block_size(16384)
+    table.set_block_size(BLOCK_SIZE)
     table.set_bloom_filter(10, False)
     table.set_format_version(5)
     options = Options(raw_mode=True)

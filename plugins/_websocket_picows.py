@@ -58,7 +58,8 @@ class _Listener(WSListener):
         # One time for all frames of one read: those that waited for their turn have waited.
         received_ns = self._read_ns or time.monotonic_ns()
         self._read_ns = 0 if frame.last_in_buffer else received_ns
-        if frame.msg_type is _TEXT and frame.fin and not frame.rsv1 and self._pieces is None:
+        reserved = frame.rsv1 or frame.rsv2 or frame.rsv3
+        if frame.msg_type is _TEXT and frame.fin and not reserved and self._pieces is None:
             self._hand_over(frame.get_payload_as_bytes(), received_ns)
         else:
             self._take_other(transport, frame, received_ns)

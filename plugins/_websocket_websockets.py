@@ -44,7 +44,7 @@ class _Pushing(ClientConnection):
         self.take: Take | None = take
         self.ended: asyncio.Future[None] = self.loop.create_future()
         self._read_ns = 0
-        self._pieces: list[bytes] = []
+        self._pieces: list[Any] = []
 
     def data_received(self, data: bytes) -> None:
         """Take what one read of the socket gave."""
@@ -59,7 +59,7 @@ class _Pushing(ClientConnection):
         if self.response is None or event.opcode not in _PIECES:
             super().process_event(event)
         elif event.fin and event.opcode is not Opcode.CONT:
-            self._hand_over(event.data)
+            self._hand_over(bytes(event.data))  # the library's own is a bytearray
         else:
             self._gather(event)
 
@@ -79,7 +79,7 @@ class _Pushing(ClientConnection):
                 self.ended.exception()  # nobody may be waiting, and that is no mistake
 
     def _gather(self, frame: Frame) -> None:
-        self._pieces.append(bytes(frame.data))
+        self._pieces.append(frame.data)
         if frame.fin:
             whole = b"".join(self._pieces)
             self._pieces.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import re
@@ -35,6 +36,9 @@ _OWN = {
     "compression.codec", "partitioner",
 }  # fmt: skip
 """Properties that the sink relies on, or that have a setting of their own."""
+
+_UNDER_WAY: dict[KafkaSettings, KafkaSink] = {}
+"""Sinks that were closed while rows were under way: opened again, they go on with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,25 @@ async def open_sink(settings: KafkaSettings) -> AsyncIterator[Sink]:
         PluginError: The library is missing, or does not take the settings.
     """
     (library,) = load_library("kafka", "confluent_kafka")
-    sink = KafkaSink(
+    sink = _UNDER_WAY.pop(settings, None)
+    if sink is None:
+        sink = _make_sink(settings)
+        try:
+            sink.start()
+        except library.KafkaException as error:
+            reason = hide(f"cannot use its settings: {error}", settings.secrets)
+            raise PluginError("kafka", reason, "check the section [kafka]") from None
+    try:
+        yield sink
+    finally:
+        if not await sink.close():
+            _UNDER_WAY[settings] = sink
+        if sink.counters:
+            logger.info("kafka: %s", ", ".join(f"{n} {what}" for what, n in sink.counters.items()))
+
+
+def _make_sink(settings: KafkaSettings) -> KafkaSink:
+    return KafkaSink(
         settings.access,
         topic=settings.topic,
         format=settings.format,
@@ -152,17 +174,12 @@ async def open_sink(settings: KafkaSettings) -> AsyncIterator[Sink]:
         timeout=float(settings.timeout),
         secrets=settings.secrets,
     )
-    try:
-        sink.start()
-    except library.KafkaException as error:
-        reason = hide(f"cannot use its settings: {error}", settings.secrets)
-        raise PluginError("kafka", reason, "check the section [kafka]") from None
-    try:
-        yield sink
-    finally:
-        await sink.close()
-        if sink.counters:
-            logger.info("kafka: %s", ", ".join(f"{n} {what}" for what, n in sink.counters.items()))
+
+
+@atexit.register
+def _end() -> None:
+    while _UNDER_WAY:
+        _UNDER_WAY.popitem()[1].end()
 
 
 @hookimpl

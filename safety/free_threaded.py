@@ -69,7 +69,8 @@ def build(package: Path, headers: str, suffix: str, flags: Sequence[str]) -> Non
     source = package / "_core.c"
     cython = [sys.executable, "-m", "cython", "-3", "--module-name", "obframe._core"]
     subprocess.run([*cython, str(ROOT / "obframe/_core.pyx"), "-o", str(source)], check=True)
-    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC", f"-I{headers}"]
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC"]
+    compiler += [f"-I{headers}", f"-I{ROOT / 'obframe'}"]  # the latter for _core.h
     core = package / f"_core{suffix}"
     subprocess.run([*compiler, *flags, str(source), "-o", str(core)], check=True)
 

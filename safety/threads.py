@@ -2,7 +2,7 @@
 
 Takes nothing but the standard library and the core, so that it runs on any interpreter. Threads
 that each keep books of their own share what may be shared: raw messages, updates, snapshots, rows.
-Then one thread changes a single book while others read it.
+Then one thread changes a single book while others read it, and all give rows to a single decoder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import random
 import sys
 import sysconfig
 import threading
+from array import array
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from obframe._core import (
+    ColumnDecoder,
     DepthUpdate,
     OrderBook,
     Snapshot,
@@ -176,12 +179,48 @@ def check_one_book(threads: int = THREADS, messages: int = MESSAGES) -> None:
     assert book.snapshot(0).pack() == alone.snapshot(0).pack()
 
 
+def check_one_decoder(threads: int = THREADS, tries: int = MESSAGES) -> None:
+    """Let all threads give rows to one decoder, few and many: each part is in whole, or refused.
+
+    Raises:
+        AssertionError: The columns hold what nobody gave, or more than there is room for.
+    """
+    room, guard = 600, 600
+    ids = array("Q", bytes(8 * (room + guard)))
+    decoder = ColumnDecoder(1, update_ids=memoryview(ids)[:room])
+    parts = [
+        [Snapshot("X", 1000 * number + at + 1, 0, [("1", "2")], []).pack() for at in range(count)]
+        for number, count in enumerate((1, 50, 130, 200))
+    ]
+    given = {row.update_id: part for part in parts for row in map(Snapshot.unpack, part[:1])}
+
+    def work() -> None:
+        for number in range(tries):
+            with suppress(RuntimeError, ValueError):  # another is in it, or it is full
+                decoder.extend(parts[number % len(parts)])
+            assert len(decoder) <= room
+            if number % 10 == 0:
+                with suppress(RuntimeError):
+                    decoder.clear()
+
+    run_together([work] * threads)
+    assert not any(ids[room:]), "rows were written behind the columns"
+    at = 0
+    while at < len(decoder):
+        part = given[ids[at]]
+        expected = [Snapshot.unpack(row).update_id for row in part]
+        assert ids[at : at + len(part)].tolist() == expected, "parts are mixed"
+        at += len(part)
+    assert at == len(decoder)
+
+
 def main() -> int:
     """Run all of it a few times over; return 1 when the interpreter took its GIL back."""
     free = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
     for _ in range(ROUNDS):
         check_books_apart()
         check_one_book()
+        check_one_decoder()
     enabled = getattr(sys, "_is_gil_enabled", lambda: True)()
     how = "with" if enabled else "without"
     sys.stdout.write(

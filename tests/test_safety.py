@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 SAFETY = ROOT / "safety"
 sys.path.append(str(SAFETY))
 
+import free_threaded  # noqa: E402
 from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
 from sanitize import FLAGS  # noqa: E402
 from targets import TARGETS  # noqa: E402
-from threads import check_books_apart, check_one_book  # noqa: E402
+from threads import check_books_apart, check_one_book, check_one_decoder  # noqa: E402
 
 SEEDS = sorted((SAFETY / "corpus").glob("*/*"))
 PARSER = r"^def parse_depth_snapshot\(.*\):$"
@@ -83,10 +86,71 @@ def test_what_is_wrong_is_found_and_can_be_run_again(tmp_path: Path) -> None:
     assert "AssertionError: not JSON, and InvalidEvent" in done.stdout, done.stdout
 
 
+NUMBERS = """
+#include <stdio.h>
+#include <stdlib.h>
+#include "_core.h"
+int main(void) {
+    /* Texts of every length, and every number of bytes behind them. */
+    int size, behind, point, scale, wrong = 0;
+    for (size = 1; size <= 20; size++)
+        for (behind = 0; behind <= 20; behind++)
+            for (point = 0; point < size; point++)
+                for (scale = 0; scale <= 8; scale++) {
+                    uint8_t *text = malloc((size_t)(1 + size + behind)), *end;
+                    const uint8_t *next;
+                    uint64_t count;
+                    obf_units units;
+                    end = text + 1 + size + behind;
+                    memset(text, '0', (size_t)(end - text));
+                    text[0] = (uint8_t)(0xA0 + size);
+                    if (point)
+                        text[point] = '.';
+                    obf_set_units(&units, scale);
+                    next = obf_read_units(text, end, &units, &count);
+                    wrong += next != NULL && next >= end;
+                    free(text);
+                }
+    printf("%d wrong\\n", wrong);
+    return wrong != 0;
+}
+"""
+
+
+@pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_SIMD", "-DOBFRAME_PORTABLE"])
+def test_a_number_read_at_once_leaves_something_to_read_behind_it(
+    tmp_path: Path, flag: str
+) -> None:
+    """What reads the next looks at its first byte; and nothing behind the end is looked at."""
+    (tmp_path / "numbers.c").write_text(NUMBERS)
+    command = [*shlex.split(os.environ.get("CC", "cc")), "-fsanitize=address", f"-I{ROOT}/obframe"]
+    command += [flag] if flag else []
+    subprocess.run([*command, "numbers.c", "-o", "numbers"], cwd=tmp_path, check=True)
+    done = subprocess.run([tmp_path / "numbers"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0 wrong\n"), done.stderr
+
+
 def test_threads_take_the_same_rows_as_one() -> None:
     """With books of their own, and while they read one that another changes."""
     check_books_apart(messages=100)
     check_one_book(messages=100)
+    check_one_decoder(tries=100)
+
+
+def test_the_core_is_built_for_another_python_and_driven_there(tmp_path: Path) -> None:
+    """By what `make free-threaded` does; here the other Python is this one."""
+    headers, suffix = sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX")
+    free_threaded.build(tmp_path / "obframe", headers, suffix, ("-O0",))
+    program = "from obframe import _core; print(_core.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert free_threaded.test(sys.executable, tmp_path, sanitized=False) == 0
 
 
 def test_without_a_free_threaded_python_the_reason_is_told() -> None:

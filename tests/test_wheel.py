@@ -78,7 +78,7 @@ def test_every_module_is_in_the_wheel(names: set[str]) -> None:
                 assert f"{package}/{path.relative_to(folder).as_posix()}" in names
         assert f"{package}/py.typed" in names
     templates = ROOT / "obframe" / "commands" / "templates"
-    for path in templates.rglob("[!.]*.*"):
+    for path in [*templates.glob("*.*"), *templates.glob("[!.]*/*.py")]:
         name = path.relative_to(templates).as_posix()
         if not name.startswith("."):  # ruff keeps a cache there
             assert f"obframe/commands/templates/{name}" in names

@@ -196,6 +196,29 @@ async def test_a_cancelled_write_is_gone_on_with_by_the_next(kafka_cluster: Kafk
     assert stored(kafka_cluster) == {"A": rows(["A"], T, T + 60)}
 
 
+async def test_a_sink_that_is_opened_again_goes_on_with_what_is_under_way(
+    kafka_cluster: KafkaCluster,
+) -> None:
+    """So it is closed and opened when it goes on failing; only its producer knows what it sent."""
+    given = rows(["A"], T, T + 10)
+    async with opened(kafka_cluster, timeout=0.5) as sink:
+        await sink.write(given[:5])
+        kafka_cluster.down()
+        with pytest.raises(SinkError, match="were not acknowledged"):
+            await sink.write(given)
+    for _ in range(2):
+        async with opened(kafka_cluster, timeout=0.5) as again:
+            assert again is sink
+            with pytest.raises(SinkError, match="were not acknowledged"):
+                await again.write(given)
+    kafka_cluster.up()
+    async with opened(kafka_cluster, timeout=0.5) as again:
+        await write_until_taken(again, given)
+    async with opened(kafka_cluster, timeout=0.5) as other:
+        assert other is not sink
+    assert stored(kafka_cluster) == {"A": given}
+
+
 async def test_a_row_that_was_never_delivered_may_come_late(kafka_cluster: KafkaCluster) -> None:
     async with opened(kafka_cluster) as sink:
         await sink.write([row("A", T), row("A", T + 2)])

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import nats
+import nkeys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -394,6 +395,20 @@ async def test_passwords_and_tokens_are_not_told(
     told += caplog.text
     assert "geheim" not in told
     assert "falsch" not in told
+
+
+async def test_an_nkey_is_a_way_in(tmp_path: Path) -> None:
+    seed = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
+    key_file, configuration = tmp_path / "user.nk", tmp_path / "server.conf"
+    key_file.write_bytes(seed)
+    user = nkeys.from_seed(bytearray(seed)).public_key.decode()
+    configuration.write_text(f"authorization {{ users = [ {{ nkey: {user} }} ] }}\n")
+    with NatsServer(tmp_path / "nats", "-c", str(configuration)) as server:
+        async with opened(server, nkey_file=str(key_file)) as sink:
+            await sink.write([row("A", T)])
+        async with opened(server) as sink:
+            with pytest.raises(SinkError, match=r"check nats\.servers and the user"):
+                await sink.write([row("A", T)])
 
 
 async def test_certificates_are_checked(tmp_path: Path, certificate: Path) -> None:

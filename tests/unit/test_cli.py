@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -457,6 +458,13 @@ def test_the_end_of_a_run_is_told_of_this_run() -> None:
     assert describe(summary(1, 0, {GapReason.CONNECTING: 1})).split("\n         ") == [
         "stored 1 row, 1 symbol-second without a row (connecting 1)",
         "no updates were received",
+    ]
+    counters = {"sink.a-b.written": 1, "sink.a-b.lag_seconds": 0, "sink.csv.lag_seconds": 1200}
+    counters |= {"sink.csv.dropped": 1000, "sink.csv.lost_seconds": 1}
+    told = describe(replace(summary(1, 0, {}), counters=counters)).split("\n         ")
+    assert told[2:] == [
+        "sink a-b was told 1 row",
+        "sink csv was told 0 rows, 1,000 dropped, 1 second lost to retention, 1,200 s behind",
     ]
 
 

@@ -385,6 +385,22 @@ def test_columns_that_cannot_be_filled_are_refused(
         ColumnDecoder(**arguments)
 
 
+def test_columns_that_share_memory_are_refused() -> None:
+    """What one wrote would be overwritten by the other, without a word."""
+    whole = np.zeros((4, 3, 2), np.int64)
+    first: Arrays = {"bid_prices": whole[0], "timestamps": np.zeros(3, np.int64)}
+    for other in (whole[0], whole.reshape(-1)[5:11], whole.reshape(-1)[1:7].view(np.float64)):
+        with pytest.raises(ValueError, match="ask_quantities shares memory with bid_prices"):
+            ColumnDecoder(2, **first, ask_quantities=other)
+    with pytest.raises(ValueError, match="ask_counts shares memory with timestamps"):
+        ColumnDecoder(2, **first, ask_counts=first["timestamps"].view(np.uint16)[3:6])
+    beside = dict(zip(LEVEL_COLUMNS, whole, strict=True))
+    ColumnDecoder(2, **beside).extend([pack([("1.5", "2")], [("3", "4.25")])])
+    assert whole[:, 0].tolist() == [[15, 0], [200, 0], [30, 0], [425, 0]]
+    empty = np.empty(0, np.int64)
+    assert ColumnDecoder(2, bid_prices=empty, ask_prices=empty).capacity == 0
+
+
 def test_a_decoder_is_made_once_and_lives_without_being_made() -> None:
     decoder = ColumnDecoder(1, **make_arrays(1, 1))
     with pytest.raises(TypeError, match="made already"):

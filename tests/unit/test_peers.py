@@ -241,6 +241,27 @@ class DepthCache:
     assert summary["python-binance"]["figures"]["e syn"][0] > 0
 
 
+@pytest.mark.parametrize("work", ["c", "d"])
+def test_a_call_is_timed_on_a_book_that_has_just_changed(peers: Modules, work: str) -> None:
+    """A peer that keeps what it made is fast when asked again, and slow as after every change."""
+
+    class Keeping:
+        changed = False
+
+        def apply(self, _: bytes) -> None:
+            self.changed = True
+
+        def top(self) -> None:
+            end = time.perf_counter() + (50e-6 if self.changed else 0)
+            while time.perf_counter() < end:
+                pass
+            self.changed = False
+
+        row = top
+
+    assert peers.worker._WORKS[work](Keeping(), (b"",) * 50) >= 49
+
+
 def start(peers: Modules, tmp_path: Path, program: str) -> Any:
     return peers.run.Worker("any", tmp_path, (sys.executable, "-c", program))
 

@@ -59,6 +59,27 @@ async def test_messages_of_one_read_have_its_time_and_a_ping_between_keeps_none_
     assert third - second >= 50_000_000
 
 
+async def test_messages_are_bytes_of_the_receivers_own_whole_and_in_order(wire: Any) -> None:
+    """However they come: as text, as binary, in pieces with a ping between, empty."""
+
+    async def speak(peer: Any) -> None:
+        await peer.socket.send("text")
+        await peer.socket.send(b"binary")
+        peer.socket.transport.write(b"\x01\x02pi" + bytes([0x89, 0]) + b"\x00\x01e\x80\x02ce")
+        await peer.socket.send("")
+        await peer.socket.send("x" * 70_000)
+
+    wire.venue.on_connect = speak
+    taken: list[Any] = []
+    _, open_socket = _websocket.choose(wire.transport)
+    options = _websocket.Options(2**20, 5.0, 1.0, None, "obframe")
+    socket = await open_socket(wire.venue.ws_url, options, lambda data, _: taken.append(data))
+    await wire.eventually(lambda: len(taken) == 5)
+    await socket.close()
+    assert [type(data) for data in taken] == [bytes] * 5
+    assert taken == [b"text", b"binary", b"piece", b"", b"x" * 70_000]
+
+
 async def test_fragments_count_together_towards_the_longest_message(wire: Any) -> None:
     async def flood(peer: Any, command: dict[str, Any]) -> None:
         await peer.acknowledge(command)
@@ -73,8 +94,14 @@ async def test_fragments_count_together_towards_the_longest_message(wire: Any) -
 
 @pytest.mark.parametrize(
     "frames",
-    [b"\x80\x01x", b"\x01\x01x\x81\x01y", b"\x83\x01x", b"\x81\x81abcdx"],
-    ids=["continues nothing", "begins anew within a message", "unknown opcode", "masked"],
+    [
+        *(b"\x80\x01x", b"\x01\x01x\x81\x01y", b"\x83\x01x", b"\x81\x81abcdx"),
+        *(b"\xc1\x02{}", b"\xa1\x02{}", b"\x91\x02{}"),
+    ],
+    ids=[
+        *("continues nothing", "begins anew within a message", "unknown opcode", "masked"),
+        *("reserved bit 1", "reserved bit 2", "reserved bit 3"),
+    ],
 )
 async def test_frames_against_the_rules_end_the_connection(wire: Any, frames: bytes) -> None:
     async def speak(peer: Any, command: dict[str, Any]) -> None:
