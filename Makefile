@@ -16,7 +16,7 @@ help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo 'make lint | bench | bench-peers | docs | build | clean'
 	@echo 'make bench-load          record 1,500 symbols and judge every row; LOAD_OPTIONS=--help'
-	@echo 'make crash ROUNDS=100    kill -9 a recorder of 20 symbols so many times'
+	@echo 'make crash ROUNDS=100    kill -9 recorders and backups so many times; flip twice as many bytes'
 	@echo 'make soak SECONDS=3600   record 20 symbols for so long and judge every row'
 	@echo 'make sanitize            test the core built with AddressSanitizer and UBSan'
 	@echo 'make fuzz SECONDS=60     fuzz the core, guided by its coverage'
@@ -104,7 +104,8 @@ bench-peers: $(PEERS_VENV)/.stamp-obframe
 # The long forms of two tests that `make test` runs in short.
 ROUNDS ?= 100
 crash: $(VENV)/.stamp-built
-	OBFRAME_CRASH_ROUNDS=$(ROUNDS) $(BIN)/python -m pytest tests/e2e/test_crash.py
+	OBFRAME_CRASH_ROUNDS=$(ROUNDS) OBFRAME_CORRUPTION_ROUNDS=$$((2 * $(ROUNDS))) $(BIN)/python -m pytest \
+	  tests/e2e/test_crash.py tests/e2e/test_upkeep.py tests/plugins/test_rocksdb_corruption.py
 
 soak: $(VENV)/.stamp-built
 	OBFRAME_LOAD_SECONDS=$(or $(SECONDS),3600) $(BIN)/python -m pytest tests/e2e/test_load.py
@@ -135,3 +136,4 @@ clean:
 	rm -rf $(VENV) $(PEERS_VENV) build dist obframe.egg-info obframe-demo-data .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -f obframe/_core*.so
+	rm -rf obframe/commands/templates/.ruff_cache

@@ -41,12 +41,13 @@ class Trial:
             name: value for name, value in os.environ.items() if not name.startswith("OBFRAME_")
         }
         self.environ.pop("PERSISTENT_SYMBOLS", None)
+        self.command = [sys.executable, "-m", "obframe"]
 
     @contextmanager
     def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         with (self.folder / f"{arguments[0]}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "obframe", *arguments],
+                [*self.command, *arguments],
                 cwd=self.folder,
                 env=self.environ,
                 stdout=subprocess.PIPE,

@@ -16,10 +16,13 @@ from obframe._core import (
     DepthSnapshot,
     DepthUpdate,
     Level,
+    Level2Event,
     OrderBook,
     Snapshot,
     parse_depth_snapshot,
     parse_depth_update,
+    parse_level2,
+    parse_level_objects,
 )
 from obframe.errors import (
     CapacityError,
@@ -34,6 +37,7 @@ from obframe.errors import (
     PluginError,
     Problem,
     QueryError,
+    SinkError,
     StorageError,
     StoreCorrupt,
     StoreFormatError,
@@ -67,7 +71,6 @@ from obframe.protocols import (
     Tell,
     Usage,
 )
-from obframe.query import Span, subtract
 from obframe.settings import Duration, Size
 from obframe.trust import Trust
 from obframe.types import (
@@ -101,8 +104,10 @@ _LAZY = {
     "Coverage": "obframe.query",
     "Reader": "obframe.reader",
     "Row": "obframe.query",
+    "Span": "obframe.query",
     "Window": "obframe.window",
     "open": "obframe.reader",
+    "subtract": "obframe.query",
 }
 
 __all__ = [
@@ -132,6 +137,7 @@ __all__ = [
     "Instrument",
     "InvalidEvent",
     "Level",
+    "Level2Event",
     "Maintenance",
     "MalformedMessage",
     "Mark",
@@ -152,6 +158,7 @@ __all__ = [
     "RowBatch",
     "RunInfo",
     "Sink",
+    "SinkError",
     "Size",
     "Snapshot",
     "Span",
@@ -176,6 +183,8 @@ __all__ = [
     "open",
     "parse_depth_snapshot",
     "parse_depth_update",
+    "parse_level2",
+    "parse_level_objects",
     "snapshot_from_json",
     "snapshot_id",
     "snapshot_to_cells",

@@ -113,6 +113,7 @@ cdef enum:
     DISORDER
     NOT_UNICODE
     NOT_OBJECT
+    NOT_SIDE
     CAPACITY_PRICE
     CAPACITY_PRICE_DECIMALS
     CAPACITY_QUANTITY
@@ -136,6 +137,7 @@ cdef dict REASONS = {
     DISORDER: "is below the first update id",
     NOT_UNICODE: "is not valid Unicode",
     NOT_OBJECT: "is not an object",
+    NOT_SIDE: "is neither bid nor offer",
     CAPACITY_PRICE: "a price fits 64 bits at the book's scale (8 decimals: up to 184467440737.09551615)",
     CAPACITY_PRICE_DECIMALS: "a price holds 18 decimals",
     CAPACITY_QUANTITY: "a quantity fits 102 bits, written digits taken as one integer",
@@ -2025,6 +2027,762 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
         PyBuffer_Release(&view)
 
 
+cdef int read_objects(
+    const uint8_t *p, const uint8_t *end, Changes *changes, Event *event
+) noexcept nogil:
+    """Read ``[{"price":12.50,"qty":0.10},…]``; NOT_ARRAY for what is not exactly of that form."""
+    cdef u128 mantissa = 0
+    cdef int decimals = 0
+    cdef int code
+    if end - p < 2 or p[0] != c'[':
+        return NOT_ARRAY
+    p += 1
+    if p[0] == c']':
+        return OK if p + 1 == end else NOT_ARRAY
+    while True:
+        if end - p < 9 or memcmp(p, b'{"price":', 9) != 0:
+            return NOT_ARRAY
+        p += 9
+        code = read_decimal(&p, end, &mantissa, &decimals)
+        if code == OK:
+            code = add_price(changes, mantissa, decimals, &event.scale, &event.bids, &event.asks)
+        if code != OK:
+            return code
+        if end - p < 7 or memcmp(p, b',"qty":', 7) != 0:
+            return NOT_ARRAY
+        p += 7
+        code = read_decimal(&p, end, &mantissa, &decimals)
+        if code == OK:
+            code = add_quantity(changes, mantissa, decimals)
+        if code != OK:
+            return code
+        if end - p < 2 or p[0] != c'}':
+            return NOT_ARRAY
+        p += 1
+        if p[0] == c',':
+            p += 1
+        elif p[0] == c']' and p + 1 == end:
+            return OK
+        else:
+            return NOT_ARRAY
+
+
+def parse_level_objects(
+    str symbol not None,
+    first_update_id,
+    last_update_id,
+    prev_update_id,
+    bids,
+    asks,
+    event_time_ms=0,
+):
+    """Make an update of two arrays of JSON as venues write them that send numbers.
+
+    Args:
+        symbol: The instrument's symbol, not empty.
+        first_update_id: The first id the event covers, 0 to 2**63 - 1.
+        last_update_id: The last id the event covers, not below the first.
+        prev_update_id: The ``last_update_id`` of the event before it; -1 says that none was.
+        bids: Bytes (bytes, bytearray or memoryview) such as ``[{"price":12.50,"qty":0.10}]``. Not
+            kept.
+        asks: The same for asks.
+        event_time_ms: The venue's time, Unix milliseconds; 0 when unknown.
+
+    Returns:
+        The update, numbers as they are written; None when an array is of any other form, be it well
+        formed or not: with spaces, other keys, strings, exponents or values that are refused.
+
+    Raises:
+        InvalidEvent: An id or the symbol is refused.
+        MemoryError: No memory.
+        TypeError: An argument is of the wrong type.
+    """
+    cdef Py_buffer view
+    cdef Event event
+    cdef DepthUpdate update
+    cdef int code = OK
+    cdef int side
+    memset(&event, 0, sizeof(Event))
+    event.scale = BASE_SCALE
+    if not symbol:
+        raise make_refusal(None, "symbol", "", EMPTY)
+    event.first = check_id(symbol, "first_update_id", first_update_id, 0)
+    event.last = check_id(symbol, "last_update_id", last_update_id, 0)
+    event.prev = check_id(symbol, "prev_update_id", prev_update_id, -1)
+    event.time = check_id(symbol, "event_time_ms", event_time_ms, 0)
+    if event.last < event.first:
+        raise make_refusal(symbol, "last_update_id", str(last_update_id), DISORDER)
+    try:
+        for side in range(2):
+            PyObject_GetBuffer(asks if side else bids, &view, PyBUF_SIMPLE)
+            code = read_objects(
+                <const uint8_t *>view.buf,
+                <const uint8_t *>view.buf + view.len,
+                &event.asks if side else &event.bids,
+                &event,
+            )
+            PyBuffer_Release(&view)
+            if code == NO_MEMORY:
+                raise MemoryError
+            if code != OK:
+                return None
+        trim_changes(&event.bids)
+        trim_changes(&event.asks)
+        update = DepthUpdate.__new__(DepthUpdate)
+        update._fill(symbol, &event)
+        return update
+    finally:
+        free_changes(&event.bids)
+        free_changes(&event.asks)
+
+
+# ---------------------------------------------------------------------------------------------
+# Coinbase
+# ---------------------------------------------------------------------------------------------
+
+cdef enum:
+    L_CHANNEL = 1
+    L_TIME
+    L_SEQUENCE
+    L_EVENTS
+    L_KIND
+    L_PRODUCT
+    L_UPDATES
+    L_SIDE
+    L_PRICE
+    L_QUANTITY
+
+cdef dict LEVEL2_NAMES = {
+    L_CHANNEL: "channel", L_TIME: "timestamp", L_SEQUENCE: "sequence_num", L_EVENTS: "events",
+    L_KIND: "type", L_PRODUCT: "product_id", L_UPDATES: "updates",
+    L_SIDE: "side", L_PRICE: "price_level", L_QUANTITY: "new_quantity",
+}
+
+
+cdef int find_level2_field(Span key, int first, int last) noexcept nogil:
+    """Return which of the fields ``first`` to ``last`` a key names."""
+    cdef uint8_t[20] plain
+    cdef const uint8_t *p = key.start
+    cdef Py_ssize_t size = key.size
+    cdef int field = F_OTHER
+    if key.escaped:
+        size = unescape(key, plain, 20)
+        p = plain
+    if is_text(p, size, "channel", 7):
+        field = L_CHANNEL
+    elif is_text(p, size, "timestamp", 9):
+        field = L_TIME
+    elif is_text(p, size, "sequence_num", 12):
+        field = L_SEQUENCE
+    elif is_text(p, size, "events", 6):
+        field = L_EVENTS
+    elif is_text(p, size, "type", 4):
+        field = L_KIND
+    elif is_text(p, size, "product_id", 10):
+        field = L_PRODUCT
+    elif is_text(p, size, "updates", 7):
+        field = L_UPDATES
+    elif is_text(p, size, "side", 4):
+        field = L_SIDE
+    elif is_text(p, size, "price_level", 11):
+        field = L_PRICE
+    elif is_text(p, size, "new_quantity", 12):
+        field = L_QUANTITY
+    return field if first <= field <= last else F_OTHER
+
+
+cdef int read_digits(const uint8_t *p, int count, int most) noexcept nogil:
+    """Read so many digits of a number up to ``most``; -1 when they are none."""
+    cdef int value = 0
+    cdef int i
+    for i in range(count):
+        if not c'0' <= p[i] <= c'9':
+            return -1
+        value = value * 10 + (p[i] - c'0')
+    return value if value <= most else -1
+
+
+@cython.cdivision(True)
+cdef int64_t read_time(Span text) noexcept nogil:
+    """Return Unix microseconds of a time such as 2023-02-09T20:32:50.714964855Z; 0 for no time."""
+    cdef const uint8_t *p = text.start
+    cdef int year, month, day, hour, minute, second, era, of_era
+    cdef int64_t days
+    cdef int64_t fraction = 0
+    cdef int digits = 0
+    cdef Py_ssize_t i
+    if text.size < 20 or text.size > 32 or p[4] != c'-' or p[7] != c'-' or p[10] != c'T' or (
+        p[13] != c':' or p[16] != c':' or p[text.size - 1] != c'Z'
+    ):
+        return 0
+    year = read_digits(p, 4, 9999)
+    month = read_digits(p + 5, 2, 12)
+    day = read_digits(p + 8, 2, 31)
+    hour = read_digits(p + 11, 2, 23)
+    minute = read_digits(p + 14, 2, 59)
+    second = read_digits(p + 17, 2, 60)
+    if year < 1970 or month < 1 or day < 1 or hour < 0 or minute < 0 or second < 0:
+        return 0
+    if text.size > 20:
+        if p[19] != c'.' or text.size == 21:
+            return 0
+        for i in range(20, text.size - 1):
+            if not c'0' <= p[i] <= c'9':
+                return 0
+            if digits < 6:
+                fraction = fraction * 10 + (p[i] - c'0')
+                digits += 1
+        while digits < 6:
+            fraction *= 10
+            digits += 1
+    # Days since 1970 of a year that begins in March, so that a leap day is its last.
+    if month <= 2:
+        year -= 1
+    era = year // 400
+    of_era = year - era * 400
+    days = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    days += of_era * 365 + of_era // 4 - of_era // 100 + <int64_t>era * 146097 - 719468
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000 + fraction
+
+
+cdef int next_key(Reader *r, bint first, Span *key) noexcept nogil:
+    """Step to an object's next key and on to its value, or behind the brace: no key then.
+
+    ``r.p`` stands at the opening brace when it is the ``first``, else behind a value.
+    """
+    if first:
+        r.p += 1
+        if next_is(r, c'}'):
+            key.start = NULL
+            return OK
+    elif next_is(r, c'}'):
+        key.start = NULL
+        return OK
+    elif not next_is(r, c','):
+        if r.p == r.end:
+            return fault(r, r.end, "the message is cut short")
+        return fault(r, r.p, "no comma or brace after a value")
+    skip_space(r)
+    return read_key(r, key)
+
+
+cdef int read_plain_text(Reader *r, Event *event, int field, Span *text, int depth) noexcept nogil:
+    """Read a string, or note that it is none."""
+    if r.p < r.end and r.p[0] == c'"':
+        return read_string(r, text)
+    return refuse_value(r, &event.issue, NOT_STRING, field, depth)
+
+
+cdef const uint8_t *read_short_at_end(
+    Reader *r, const uint8_t *p, uint64_t *mantissa, int *decimals
+) noexcept nogil:
+    """Do as ``obf_read_short``, also where the message ends within 32 bytes."""
+    cdef uint8_t[32] tail
+    cdef const uint8_t *q
+    cdef Py_ssize_t left = r.end - p
+    if left >= 32:
+        return obf_read_short(p, mantissa, decimals)
+    if left <= 0:
+        return NULL
+    memset(tail, 0, 32)
+    memcpy(tail, p, <size_t>left)
+    q = obf_read_short(tail, mantissa, decimals)
+    return NULL if q == NULL else p + (q - tail)
+
+
+cdef bint read_usual_updates(Reader *r, Event *event, Py_ssize_t *index) noexcept nogil:
+    """Read updates as long as they are written as the venue always writes them.
+
+    Returns whether the array ended; otherwise ``r.p`` stands at the first update that it left.
+    """
+    cdef const uint8_t *p = r.p
+    cdef const uint8_t *end = r.end
+    cdef Changes *changes
+    cdef Change *change
+    cdef uint64_t price = 0
+    cdef uint64_t quantity = 0
+    cdef int price_decimals = 0
+    cdef int decimals = 0
+    cdef int plain
+    while end - p > 64 and memcmp(p, b'{"side":"', 9) == 0:
+        p += 9
+        if memcmp(p, b'bid"', 4) == 0:
+            changes = &event.bids
+            p += 4
+        elif memcmp(p, b'offer"', 6) == 0:
+            changes = &event.asks
+            p += 6
+        else:
+            return False
+        if memcmp(p, b',"event_time":"', 15) != 0:
+            return False
+        p += 15
+        plain = 8
+        while plain == 8 and end - p > 32:
+            plain = obf_plain8(p)
+            p += plain
+        if end - p <= 32 or memcmp(p, b'","price_level":"', 17) != 0:
+            return False
+        p = read_short_at_end(r, p + 17, &price, &price_decimals)
+        if p == NULL or end - p <= 17 or memcmp(p, b',"new_quantity":"', 17) != 0:
+            return False
+        p = read_short_at_end(r, p + 17, &quantity, &decimals)
+        if p == NULL or end - p < 2 or p[0] != c'}' or (p[1] != c',' and p[1] != c']'):
+            return False
+        if price == 0 or __builtin_mul_overflow(
+            price, POW10[event.scale - price_decimals], &price
+        ):
+            return False
+        if changes.count == changes.room and grow_changes(changes) != OK:
+            return False
+        change = &changes.items[changes.count]
+        change.price = price
+        change.low = quantity
+        change.high = 0
+        change.form = <uint16_t>(price_decimals | decimals << 5)
+        changes.count += 1
+        index[0] += 1
+        p += 2
+        r.p = p
+        if p[-1] == c']':
+            return True
+    return False
+
+
+cdef int take_update(
+    Event *event, Span *texts, Py_ssize_t index, const uint8_t *start, Py_ssize_t size
+) noexcept nogil:
+    """Make a change of the texts of an update's side, price and quantity, or note what is odd."""
+    cdef Changes *changes = &event.bids
+    cdef u128 mantissa = 0
+    cdef const uint8_t *p
+    cdef const uint8_t *stop
+    cdef int decimals = 0
+    cdef int field
+    cdef int code = OK
+    for field in range(L_SIDE, L_QUANTITY + 1):
+        p = texts[field - L_SIDE].start
+        if p == NULL:
+            note(&event.issue, MISSING, field, PART_LEVEL, index, start, size)
+            return OK
+        stop = p + texts[field - L_SIDE].size
+        if field == L_SIDE:
+            if is_text(p, stop - p, "offer", 5):
+                changes = &event.asks
+            elif not is_text(p, stop - p, "bid", 3):
+                code = NOT_SIDE
+        else:
+            code = read_decimal(&p, stop, &mantissa, &decimals)
+            if code == OK and p != stop:
+                code = NOT_DECIMAL
+            if field == L_PRICE:
+                if code == CAPACITY_QUANTITY:
+                    code = CAPACITY_PRICE
+                if code == OK:
+                    code = add_price(
+                        changes, mantissa, decimals, &event.scale, &event.bids, &event.asks
+                    )
+            elif code == OK:
+                code = add_quantity(changes, mantissa, decimals)
+        if code == NO_MEMORY:
+            return NO_MEMORY
+        if code != OK:
+            p = texts[field - L_SIDE].start
+            note(&event.issue, code, field, PART_LEVEL, index, p, stop - p)
+            return OK
+    return OK
+
+
+cdef int read_update(Reader *r, Event *event, Py_ssize_t index, int depth) noexcept nogil:
+    """Read the object at ``r.p``, one update, its fields in whatever order."""
+    cdef const uint8_t *start = r.p
+    cdef const uint8_t *value
+    cdef Span key
+    cdef Span[3] texts
+    cdef Issue issue
+    cdef unsigned int seen = 0
+    cdef int field
+    cdef int code
+    memset(texts, 0, sizeof(texts))
+    memset(&issue, 0, sizeof(Issue))
+    code = next_key(r, True, &key)
+    while code == OK and key.start != NULL:
+        field = find_level2_field(key, L_SIDE, L_QUANTITY)
+        value = r.p
+        if field != F_OTHER and not seen & (1u << field) and value < r.end and value[0] == c'"':
+            code = read_string(r, &texts[field - L_SIDE])
+        else:
+            code = skip_value(r, depth)
+            if code == OK and field != F_OTHER:
+                note(
+                    &issue, TWICE if seen & (1u << field) else NOT_STRING, field, PART_LEVEL,
+                    index, value, r.p - value,
+                )
+        seen |= 1u << field
+        if code == OK:
+            code = next_key(r, False, &key)
+    if code != OK or event.issue.code != OK:
+        return code
+    if issue.code != OK:
+        event.issue = issue
+        return OK
+    return take_update(event, texts, index, start, r.p - start)
+
+
+cdef int read_updates(Reader *r, Event *event, int depth) noexcept nogil:
+    """Read an array of updates straight into the changes of both sides."""
+    cdef const uint8_t *start
+    cdef Py_ssize_t index = 0
+    cdef int code
+    if r.p == r.end or r.p[0] != c'[':
+        return refuse_value(r, &event.issue, NOT_ARRAY, L_UPDATES, depth)
+    if r.near_left == 2:  # the first event of the message
+        event.bids.items = r.near
+        event.asks.items = r.near + NEAR_CHANGES
+        event.bids.room = event.asks.room = NEAR_CHANGES
+        event.bids.borrowed = event.asks.borrowed = True
+        r.near_left = 0
+    r.p += 1
+    if next_is(r, c']'):
+        return OK
+    while True:
+        if read_usual_updates(r, event, &index):
+            return OK
+        skip_space(r)
+        start = r.p
+        if start < r.end and start[0] == c'{':
+            code = read_update(r, event, index, depth + 1)
+        else:
+            code = skip_value(r, depth)
+            if code == OK:
+                note(
+                    &event.issue, NOT_OBJECT, L_UPDATES, PART_LEVEL, index, start, r.p - start
+                )
+        if code != OK:
+            return code
+        index += 1
+        if next_is(r, c','):
+            continue
+        if next_is(r, c']'):
+            return OK
+        if r.p == r.end:
+            return fault(r, r.end, "the message is cut short")
+        return fault(r, r.p, "no comma or bracket after a value")
+
+
+cdef int read_level2_event(Reader *r, Event *event, int depth) noexcept nogil:
+    """Read the object at ``r.p``; its type comes to stand in ``stream``, the product in ``symbol``."""
+    cdef const uint8_t *value
+    cdef Span key
+    cdef int field
+    cdef int code = next_key(r, True, &key)
+    while code == OK and key.start != NULL:
+        field = find_level2_field(key, L_KIND, L_UPDATES)
+        value = r.p
+        if field == F_OTHER:
+            code = skip_value(r, depth)
+        elif event.seen & (1u << field):
+            code = refuse_value(r, &event.issue, TWICE, field, depth)
+        elif field == L_UPDATES:
+            code = read_updates(r, event, depth + 1)
+        elif field == L_KIND:
+            code = read_plain_text(r, event, field, &event.stream, depth)
+        else:
+            code = read_plain_text(r, event, field, &event.symbol, depth)
+        event.seen |= 1u << field
+        if code == OK:
+            code = next_key(r, False, &key)
+    return code
+
+
+cdef object make_level2_refusal(str product, int field, int part, Py_ssize_t index, str value, int code):
+    name = LEVEL2_NAMES[field]
+    if part == PART_LEVEL:
+        name = f"updates[{index}]" if field == L_UPDATES else f"updates[{index}].{name}"
+    return make_refusal(product, name, value, code)
+
+
+@cython.final
+@cython.freelist(32)
+cdef class Level2Event:
+    """Changes of one product's book, or all of it, from Coinbase's ``l2_data``.
+
+    ``parse_level2`` makes them. An event becomes an update or a snapshot once, with the symbol and
+    the ids that the receiver gives it: what the venue counts are its connection's messages.
+    """
+
+    cdef str _product
+    cdef str _kind
+    cdef bint _taken
+    cdef object _error
+    cdef Event _event
+
+    def __cinit__(self):
+        self._product = ""
+        self._kind = ""
+        self._event.scale = BASE_SCALE
+
+    def __init__(self):
+        raise TypeError("parse_level2 makes these")
+
+    def __dealloc__(self):
+        free_changes(&self._event.bids)
+        free_changes(&self._event.asks)
+
+    @property
+    def product(self):
+        """The venue's name of the product; empty when it could not be read."""
+        return self._product
+
+    @property
+    def kind(self):
+        """``snapshot`` for the whole book, ``update``, or what else the venue calls it."""
+        return self._kind
+
+    @property
+    def error(self):
+        """Why the event is refused, an ``InvalidEvent`` or a ``CapacityError``; None when it is not."""
+        return self._error
+
+    def __len__(self):
+        return self._event.bids.count + self._event.asks.count
+
+    cdef int _take(self, str symbol, last_update_id) except -1:
+        if self._error is not None:
+            raise self._error
+        if self._taken:
+            raise ValueError(f"the event of {self._product} was taken already")
+        if not symbol:
+            raise make_refusal(None, "symbol", "", EMPTY)
+        self._event.last = check_id(symbol, "last_update_id", last_update_id, 0)
+        self._event.first = self._event.last
+        return 0
+
+    def to_update(self, str symbol not None, prev_update_id, last_update_id):
+        """Make it an update, which takes over the levels.
+
+        Args:
+            symbol: The instrument's symbol, not empty.
+            prev_update_id: The ``last_update_id`` of the event before it.
+            last_update_id: The id that the book then has.
+
+        Raises:
+            InvalidEvent: ``error``, or an id or the symbol is refused.
+            CapacityError: ``error``.
+            ValueError: It was taken already.
+        """
+        cdef DepthUpdate update
+        self._take(symbol, last_update_id)
+        self._event.prev = check_id(symbol, "prev_update_id", prev_update_id, -1)
+        update = DepthUpdate.__new__(DepthUpdate)
+        update._fill(symbol, &self._event)
+        self._taken = True
+        return update
+
+    def to_snapshot(self, str symbol not None, last_update_id):
+        """Make it a snapshot of all there is, which takes over the levels.
+
+        Args:
+            symbol: The instrument's symbol, not empty.
+            last_update_id: The id of the last event that it contains.
+
+        Raises:
+            InvalidEvent: ``error``, or an id or the symbol is refused.
+            CapacityError: ``error``.
+            ValueError: It was taken already.
+        """
+        cdef DepthSnapshot snapshot
+        self._take(symbol, last_update_id)
+        snapshot = DepthSnapshot.__new__(DepthSnapshot)
+        snapshot._fill(symbol, 0, &self._event)
+        self._taken = True
+        return snapshot
+
+    def __repr__(self):
+        return f"<Level2Event {self._kind} of {self._product}: {len(self)} levels>"
+
+
+cdef Level2Event make_level2_event(Event *event):
+    """Judge a well-formed event and make it an object, which takes over the levels."""
+    cdef Level2Event made = Level2Event.__new__(Level2Event)
+    cdef str product = read_span(event.symbol)
+    cdef str kind = read_span(event.stream)
+    cdef Issue issue = event.issue
+    cdef int field
+    if product:
+        made._product = product
+    if kind:
+        made._kind = kind
+    if issue.code == OK:
+        for field in range(L_KIND, L_UPDATES + 1):
+            if not event.seen & (1u << field):
+                note(&issue, MISSING, field, PART_WHOLE, 0, NULL, 0)
+        if not product:
+            note(
+                &issue, EMPTY if event.symbol.size == 0 else NOT_UNICODE, L_PRODUCT, PART_WHOLE, 0,
+                event.symbol.start, event.symbol.size,
+            )
+        if not kind:
+            note(
+                &issue, EMPTY if event.stream.size == 0 else NOT_UNICODE, L_KIND, PART_WHOLE, 0,
+                event.stream.start, event.stream.size,
+            )
+    if issue.code != OK:
+        made._error = make_level2_refusal(
+            product or None, issue.field, issue.part, issue.index, show(issue.start, issue.size),
+            issue.code,
+        )
+        return made
+    if settle_changes(&event.bids, &event.asks) != OK:
+        raise MemoryError
+    made._event.scale = event.scale
+    made._event.bids = event.bids
+    made._event.asks = event.asks
+    memset(&event.bids, 0, sizeof(Changes))
+    memset(&event.asks, 0, sizeof(Changes))
+    return made
+
+
+cdef int read_level2_events(Reader *r, list events, int depth) except -1:
+    """Read an array of events; return a code, FAULT where it is no JSON."""
+    cdef Event event
+    cdef const uint8_t *start
+    cdef int code
+    r.p += 1
+    if next_is(r, c']'):
+        return OK
+    while True:
+        skip_space(r)
+        start = r.p
+        memset(&event, 0, sizeof(Event))
+        event.scale = BASE_SCALE
+        try:
+            if start < r.end and start[0] == c'{':
+                code = read_level2_event(r, &event, depth + 1)
+            else:
+                code = refuse_value(r, &event.issue, NOT_OBJECT, L_EVENTS, depth)
+            if code == NO_MEMORY:
+                raise MemoryError
+            if code != OK:
+                return code
+            events.append(make_level2_event(&event))
+        finally:
+            free_changes(&event.bids)
+            free_changes(&event.asks)
+        if next_is(r, c','):
+            continue
+        if next_is(r, c']'):
+            return OK
+        if r.p == r.end:
+            return fault(r, r.end, "the message is cut short")
+        return fault(r, r.p, "no comma or bracket after a value")
+
+
+cdef tuple read_level2(Reader *r):
+    """Read a whole message; None when it is of another channel."""
+    cdef Issue issue
+    cdef Span key
+    cdef Span channel
+    cdef Span time
+    cdef const uint8_t *value
+    cdef list events = None
+    cdef int64_t sequence = 0
+    cdef int64_t time_us = 0
+    cdef unsigned int seen = 0
+    cdef int field
+    cdef int code
+    memset(&issue, 0, sizeof(Issue))
+    memset(&channel, 0, sizeof(Span))
+    memset(&time, 0, sizeof(Span))
+    skip_space(r)
+    if r.p == r.end:
+        code = fault(r, r.end, "the message is empty")
+    elif r.p[0] != c'{':
+        code = skip_value(r, 0)
+        key.start = NULL
+    else:
+        code = next_key(r, True, &key)
+    while code == OK and key.start != NULL:
+        field = find_level2_field(key, L_CHANNEL, L_EVENTS)
+        value = r.p
+        if field == F_OTHER:
+            code = skip_value(r, 1)
+        elif seen & (1u << field):
+            code = refuse_value(r, &issue, TWICE, field, 1)
+        elif field == L_SEQUENCE:
+            code = read_id(r, &issue, field, &sequence, 1)
+        elif field == L_CHANNEL and value < r.end and value[0] == c'"':
+            code = read_string(r, &channel)
+        elif field == L_TIME and value < r.end and value[0] == c'"':
+            code = read_string(r, &time)
+        elif field == L_EVENTS and value < r.end and value[0] == c'[' and (
+            channel.start == NULL or channel.escaped or is_text(channel.start, channel.size, "l2_data", 7)
+        ):
+            events = []
+            code = read_level2_events(r, events, 2)
+        elif field == L_EVENTS:
+            code = refuse_value(r, &issue, NOT_ARRAY, field, 1)
+        else:
+            code = skip_value(r, 1)
+        seen |= 1u << field
+        if code == OK:
+            code = next_key(r, False, &key)
+    if code == OK:
+        skip_space(r)
+        if r.p != r.end:
+            code = fault(r, r.p, "something follows the message")
+    if code != OK:
+        raise MalformedMessage(r.reason.decode("ascii"), r.p - r.start, None)
+    if read_span(channel) != "l2_data":
+        return None
+    for field in (L_SEQUENCE, L_EVENTS):
+        if not seen & (1u << field):
+            note(&issue, MISSING, field, PART_WHOLE, 0, NULL, 0)
+    if issue.code != OK:
+        raise make_level2_refusal(
+            None, issue.field, PART_WHOLE, 0, show(issue.start, issue.size), issue.code
+        )
+    if time.start != NULL:
+        time_us = read_time(time)
+    for made in events:
+        (<Level2Event>made)._event.time = time_us // 1000
+    return sequence, time_us, events
+
+
+def parse_level2(data):
+    """Parse one message of Coinbase Advanced's ``level2`` channel.
+
+    Args:
+        data: The message's bytes (bytes, bytearray or memoryview), JSON in UTF-8. Not kept.
+
+    Returns:
+        ``(sequence_num, time_us, events)``, or None when the message is well-formed JSON of another
+        channel than ``l2_data``. ``time_us`` is its ``timestamp`` in Unix microseconds, 0 when that
+        cannot be told. An event that is refused has an ``error``; the others are of use.
+
+    Raises:
+        MalformedMessage: Not JSON, cut short, nested deeper than 64, not UTF-8.
+        InvalidEvent: ``sequence_num`` or ``events`` is missing, stands twice or is refused.
+        TypeError: ``data`` is not a bytes-like object.
+
+    Cost: one pass over the bytes; no object for a level, however many there are.
+    """
+    cdef Py_buffer view
+    cdef Reader reader
+    cdef Change[2 * NEAR_CHANGES] near
+    memset(&reader, 0, sizeof(Reader))
+    open_bytes(data, &view)
+    try:
+        reader.start = <const uint8_t *>view.buf
+        reader.p = reader.start
+        reader.end = reader.start + view.len
+        reader.near = near
+        reader.near_left = 2
+        return read_level2(&reader)
+    finally:
+        close_bytes(&view)
+
+
 # ---------------------------------------------------------------------------------------------
 # Books
 # ---------------------------------------------------------------------------------------------
@@ -2601,6 +3359,64 @@ cdef Py_ssize_t check_depth(object depth) except -1:
     return min(depth, INT64_MAX)
 
 
+cdef int check_places(str name, object places) except -1:
+    if isinstance(places, bool) or not isinstance(places, int):
+        raise TypeError(f"{name} must be an int, not {type(places).__name__}")
+    if not 0 <= places <= MAX_DECIMALS:
+        raise ValueError(f"{name} must be 0 to {MAX_DECIMALS}: {places}")
+    return places
+
+
+cdef uint8_t *strip_number(
+    uint8_t *p, const uint8_t *text, Py_ssize_t size, int decimals
+) noexcept nogil:
+    """Write a number's digits, without the zeros in front, with zeros for missing decimals."""
+    cdef Py_ssize_t i
+    cdef int after = 0
+    cdef bint fraction = False
+    cdef bint begun = False
+    for i in range(size):
+        if text[i] == c'.':
+            fraction = True
+            continue
+        after += fraction
+        if begun or text[i] != c'0':
+            begun = True
+            p[0] = text[i]
+            p += 1
+    if begun:
+        while after < decimals:
+            p[0] = c'0'
+            p += 1
+            after += 1
+    return p
+
+
+cdef uint8_t *write_digits(
+    uint8_t *p,
+    Side *side,
+    Py_ssize_t count,
+    int scale,
+    uint64_t flip,
+    int price_decimals,
+    int quantity_decimals,
+) noexcept nogil:
+    """Write the digits of the best ``count`` levels."""
+    cdef uint8_t[64] text
+    cdef Py_ssize_t at = side.end
+    cdef Py_ssize_t i
+    cdef Py_ssize_t size
+    cdef Rest *rest
+    for i in range(count):
+        at = last_live(side, at)
+        rest = &side.rests[at]
+        size = write_price(text, side.keys[at] ^ flip, scale, rest.form)
+        p = strip_number(p, text, size, price_decimals)
+        size = write_quantity(text, rest.low, high_of(side, at), rest.form)
+        p = strip_number(p, text, size, quantity_decimals)
+    return p
+
+
 @cython.final
 cdef class OrderBook:
     """A sorted book of one instrument.
@@ -2819,33 +3635,41 @@ cdef class OrderBook:
         return covers_side(&self._bids, levels) and covers_side(&self._asks, levels)
 
     @cython.critical_section
-    def bids(self, depth=None):
+    def bids(self, depth=None, start=0):
         """Return the best bids, highest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._bids, depth, 0)
+        return self._list(&self._bids, depth, start, 0)
 
     @cython.critical_section
-    def asks(self, depth=None):
+    def asks(self, depth=None, start=0):
         """Return the best asks, lowest first, as ``(price, quantity)``.
 
         Args:
             depth: How many at most; None for all.
+            start: How many of the best to leave out.
         """
-        return self._list(&self._asks, depth, UINT64_MAX)
+        return self._list(&self._asks, depth, start, UINT64_MAX)
 
-    cdef list _list(self, Side *side, object depth, uint64_t flip):
+    cdef list _list(self, Side *side, object depth, object start, uint64_t flip):
         cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
-        cdef Py_ssize_t count = min(wanted, side.count)
-        cdef int scale = self._scale
+        cdef Py_ssize_t skipped = check_depth(start)
+        cdef Py_ssize_t count
         cdef Py_ssize_t at = side.end
+        cdef int scale = self._scale
         cdef Py_ssize_t i
         cdef Change *copies
         cdef list levels = []
+        # Only now, as the checks above may run any code, which may change this book.
+        skipped = min(skipped, side.count)
+        count = min(wanted, side.count - skipped)
         if count == 0:
             return levels
+        if skipped > 0:
+            at = nth_best(side, skipped)
         # A copy: making objects may start the garbage collector, and with it any code at all,
         # which may change this book.
         copies = <Change *>PyMem_RawMalloc(<size_t>count * sizeof(Change))
@@ -2867,6 +3691,45 @@ cdef class OrderBook:
         finally:
             PyMem_RawFree(copies)
         return levels
+
+    @cython.critical_section
+    def digits(self, depth, price_decimals, quantity_decimals):
+        """Return what checksums of venues are made of: the digits of the best levels in a row.
+
+        The asks come first, lowest first, then the bids, highest first; of each level price, then
+        quantity, without the point and without zeros in front.
+
+        Args:
+            depth: Levels a side at most.
+            price_decimals: Decimals that a price has at least, 0 to 31; zeros are added to others.
+            quantity_decimals: The same for quantities.
+
+        Cost: one pass from the arrays to the bytes, no string is made.
+        """
+        cdef Py_ssize_t levels = check_depth(depth)
+        cdef int price_places = check_places("price_decimals", price_decimals)
+        cdef int quantity_places = check_places("quantity_decimals", quantity_decimals)
+        cdef Py_ssize_t bids = min(levels, self._bids.count)
+        cdef Py_ssize_t asks = min(levels, self._asks.count)
+        cdef Py_ssize_t room = (bids + asks) * 2 * (MAX_NUMBER + MAX_DECIMALS)
+        cdef uint8_t[4096] near
+        cdef uint8_t *target = near
+        cdef uint8_t *p
+        if room > <Py_ssize_t>sizeof(near):
+            target = <uint8_t *>PyMem_RawMalloc(<size_t>room)
+            if target == NULL:
+                raise MemoryError
+        try:
+            p = write_digits(
+                target, &self._asks, asks, self._scale, UINT64_MAX, price_places, quantity_places
+            )
+            p = write_digits(
+                p, &self._bids, bids, self._scale, 0, price_places, quantity_places
+            )
+            return PyBytes_FromStringAndSize(<const char *>target, p - target)
+        finally:
+            if target != near:
+                PyMem_RawFree(target)
 
     @cython.critical_section
     def snapshot(self, timestamp, depth=20):

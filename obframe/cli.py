@@ -11,12 +11,24 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from obframe import __version__, cli_plugins
-from obframe.cli_options import FormatName, SummaryFormatName
+from obframe import __version__, cli_plugins, cli_storage
+from obframe.cli_options import (
+    Assignments,
+    Config,
+    End,
+    FormatName,
+    Output,
+    Plugins,
+    Start,
+    StorageName,
+    SummaryFormatName,
+    SymbolArgument,
+    choose,
+)
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -46,33 +58,6 @@ _EXIT_CODES: tuple[tuple[type[ObframeError], int], ...] = (
 _INTERNAL = 70
 _INTERRUPTED = 130
 
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option("--plugins", metavar="NAMES", help="Plugins to load, by name: a,b."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option("--config", metavar="FILE", help="Settings file; default: obframe.toml here."),
-]
-Assignments = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as rocksdb.path=data."),
-]
-StorageName = Annotated[
-    str | None,
-    typer.Option("--storage", metavar="NAME", help="Which storage, if several are loaded."),
-]
-Output = Annotated[FormatName, typer.Option("--format", help="How to print.")]
-SymbolArgument = Annotated[str, typer.Argument(help="Such as BTCUSDT or kraken/BTC/USD.")]
-Symbols = Annotated[
-    list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all that are stored.")
-]
-_TIMES = "Unix seconds, ISO time (UTC), -30s, -1h30m, -7d or now."
-Start = Annotated[str | None, typer.Option("--from", metavar="T", help=f"First second: {_TIMES}")]
-End = Annotated[
-    str | None, typer.Option("--to", metavar="T", help=f"Last second, included: {_TIMES}")
-]
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -89,30 +74,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _choice(
-    plugins: list[str] | None,
-    config: Path | None,
-    assignments: list[str] | None,
-    symbols: str | None = None,
-    storage: str | None = None,
-    feed: str | None = None,
-    symbol_source: str | None = None,
-    sinks: list[str] | None = None,
-) -> Any:
-    from obframe.commands.session import Choice
-    from obframe.vetting import FEED, STORAGE, SYMBOL_SOURCE
-
-    names = {STORAGE.name: storage, FEED.name: feed, SYMBOL_SOURCE.name: symbol_source}
-    return Choice(
-        plugins=tuple(plugins or ()),
-        config=config,
-        assignments=tuple(assignments or ()),
-        symbols=symbols,
-        names=names,
-        sinks=tuple(sinks or ()),
-    )
 
 
 @app.command()
@@ -161,11 +122,11 @@ def run(
         SummaryFormatName, typer.Option("--format", help="How to print what was done.")
     ] = "table",
 ) -> None:
-    """Record until Ctrl-C or SIGTERM; then store what is held and end. Twice: end at once."""
+    """Record until Ctrl-C or SIGTERM; then store the rest and end. Twice: end at once."""
     from obframe.commands.output import Format
     from obframe.commands.record import run as record
 
-    choice = _choice(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
+    choice = choose(plugins, config, assignments, symbols, storage, feed, symbol_source, sinks)
     raise typer.Exit(record(choice, duration, log_level, Format(output)))
 
 
@@ -195,7 +156,7 @@ def query(
     from obframe.commands import read
     from obframe.commands.output import Format
 
-    choice = _choice(plugins, config, assignments, storage=storage)
+    choice = choose(plugins, config, assignments, storage=storage)
     if limit is not None and last is not None and not follow:
         raise typer.BadParameter("give --limit, the first rows, or --last, not both")
     window = read.Window(start, end, last=last)
@@ -232,7 +193,7 @@ def symbols(
     from obframe.commands import read
     from obframe.commands.output import Format
 
-    choice = _choice(plugins, config, assignments, storage=storage)
+    choice = choose(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.symbols(choice, Format(output)))
 
 
@@ -248,7 +209,7 @@ def list_symbols(
     from obframe.commands import wanted
     from obframe.commands.output import Format
 
-    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    choice = choose(plugins, config, assignments, symbol_source=symbol_source)
     raise typer.Exit(wanted.show(choice, Format(output)))
 
 
@@ -263,7 +224,7 @@ def add_symbols(
     """Record these too, from within a second on if a recorder runs. All are added or none."""
     from obframe.commands import wanted
 
-    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    choice = choose(plugins, config, assignments, symbol_source=symbol_source)
     raise typer.Exit(wanted.add(choice, names))
 
 
@@ -278,7 +239,7 @@ def remove_symbols(
     """Record these no longer; what is stored stays. All are removed or none."""
     from obframe.commands import wanted
 
-    choice = _choice(plugins, config, assignments, symbol_source=symbol_source)
+    choice = choose(plugins, config, assignments, symbol_source=symbol_source)
     raise typer.Exit(wanted.remove(choice, names))
 
 
@@ -297,129 +258,16 @@ def gaps(
     from obframe.commands import read
     from obframe.commands.output import Format
 
-    choice = _choice(plugins, config, assignments, storage=storage)
+    choice = choose(plugins, config, assignments, storage=storage)
     raise typer.Exit(read.gaps(choice, symbol, read.Window(start, end), Format(output)))
 
 
-@app.command()
-def stats(
-    symbols: Symbols = None,
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Print how much is stored of each symbol, how fast it grows and when the disk is full."""
-    from obframe.commands import keep
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    raise typer.Exit(keep.stats(choice, symbols or (), Format(output)))
-
-
-@app.command()
-def verify(
-    symbols: Symbols = None,
-    start: Start = None,
-    end: End = None,
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Look at every stored row and at the ledger of gaps; exit with 1 when data are wrong."""
-    from obframe.commands import keep
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    raise typer.Exit(keep.verify(choice, symbols or (), start, end, Format(output)))
-
-
-@app.command()
-def retention(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show it; works while a recorder runs.")
-    ] = False,
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Delete what retention no longer keeps. A recorder does so by itself."""
-    from obframe.commands import keep
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    raise typer.Exit(keep.retention(choice, dry_run, Format(output)))
-
-
-@app.command()
-def backup(
-    folder: Annotated[Path, typer.Argument(help="Where backups are kept; made if need be.")],
-    keep: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Remove all but the newest N; 0: keep all.")
-    ] = 0,
-    only_list: Annotated[
-        bool, typer.Option("--list", help="List the backups that are there, take none.")
-    ] = False,
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Back the storage up, while a recorder may be writing it; copies only what is new."""
-    from obframe.commands import keep as keeping
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    if only_list:
-        raise typer.Exit(keeping.backups(choice, folder, Format(output)))
-    raise typer.Exit(keeping.backup(choice, folder, keep, Format(output)))
-
-
-@app.command()
-def restore(
-    folder: Annotated[Path, typer.Argument(help="Where the backups are.")],
-    name: Annotated[str | None, typer.Option("--name", help="Which; default: the newest.")] = None,
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Put a backup where the settings say the storage is, and nothing is yet."""
-    from obframe.commands import keep
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    raise typer.Exit(keep.restore(choice, folder, name, Format(output)))
-
-
-@app.command()
-def repair(
-    target: Annotated[str, typer.Argument(help="Path of the new storage; nothing is there yet.")],
-    output: Output = "table",
-    plugins: Plugins = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    storage: StorageName = None,
-) -> None:
-    """Save what can be read of a damaged storage into a new one; exit with 1 when rows are lost."""
-    from obframe.commands import keep
-    from obframe.commands.output import Format
-
-    choice = _choice(plugins, config, assignments, storage=storage)
-    raise typer.Exit(keep.repair(choice, target, Format(output)))
-
-
+for _command in cli_storage.COMMANDS:
+    app.command(_command.__name__.rstrip("_"))(_command)
 app.add_typer(cli_plugins.app)
 
 
-@app.command(short_help="Serve Binance's wire on this machine, with faults on demand.")
+@app.command(short_help="Serve a venue's wire on this machine, with faults on demand.")
 def exchange(
     files: Annotated[
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
@@ -447,6 +295,10 @@ def exchange(
             "for loads of thousands of symbols.",
         ),
     ] = 0,
+    venue: Annotated[
+        Literal["binance", "kraken", "coinbase"],
+        typer.Option(help="Whose wire; kraken and coinbase are simulated only."),
+    ] = "binance",
     market: Annotated[
         str, typer.Option(help="spot, usdm or coinm; default: what the captures are, else spot.")
     ] = "",
@@ -470,12 +322,12 @@ def exchange(
     ] = None,
     output: Annotated[FormatName, typer.Option("--format", help="How to tell the URLs.")] = "table",
 ) -> None:
-    """Serve Binance's wire on this machine: from captures or simulated, with faults on demand."""
-    from obframe.commands import venue
+    """Serve a venue's wire on this machine: from captures or simulated, with faults on demand."""
+    from obframe.commands import venue as served
     from obframe.commands.output import Format
 
     if list_faults:
-        raise typer.Exit(venue.list_faults(Format(output)))
+        raise typer.Exit(served.list_faults(Format(output)))
     names = tuple(name.strip() for name in symbols.split(",") if name.strip())
     values = {
         "captures": tuple(capture or ()) + tuple(files or ()),
@@ -486,6 +338,7 @@ def exchange(
         "rate": rate,
         "levels": levels,
         "loop": loop,
+        "venue": venue,
         "market": market,
         "weight_limit": weight_limit,
         "tls": tls,
@@ -494,7 +347,7 @@ def exchange(
         "faults": tuple(fault or ()),
         "record": record,
     }
-    raise typer.Exit(venue.exchange(values, Format(output)))
+    raise typer.Exit(served.exchange(values, Format(output)))
 
 
 @app.command()

@@ -51,7 +51,7 @@ def read_window(
         MissingExtra: NumPy is not installed.
 
     Cost: an hour takes a few milliseconds; the memory is that of the rows stored, about 660 bytes
-    each, not that of the range.
+    each, not that of the range. Over 131,072 rows it takes twice as much for a moment.
     """
     check_range(symbol, start, end)
     reading = _Reading(symbol, start, end, depth, floats, skip_damaged)

@@ -15,6 +15,7 @@
     ├── UnknownSymbol          nothing is stored of a symbol
     ├── MissingExtra           a library that an extra brings is not installed
     ├── FeedError              a venue cannot be reached or refuses us
+    ├── SinkError              a sink's other end cannot be reached or did not take its rows
     └── StorageError
         ├── StoreLocked        another process writes this database
         ├── StoreFormatError   not an obframe database, or of a newer format
@@ -234,6 +235,13 @@ class MissingExtra(ObframeError, ImportError):
 
 class FeedError(ObframeError):
     """A venue cannot be reached or refuses us; the message names the setting that helps."""
+
+
+class SinkError(ObframeError):
+    """A sink's other end cannot be reached, or it is not sure that it took every row.
+
+    The framework tries again; the message names what failed and the setting that helps.
+    """
 
 
 class StorageError(ObframeError):

@@ -87,7 +87,7 @@ def obframe_run_started(run: RunInfo) -> None:
     """Observe that everything is open and the recorder begins.
 
     When: Once a run, before the first row is sampled.
-    Caller: The recorder.
+    Caller: The recorder, in a thread of the plugin's own, one call after the other.
     Returns: Nothing; what is returned is ignored.
     Raises: Logged with the plugin's name, counted, and passed over; the run goes on.
     Since: 0.1.0
@@ -100,7 +100,7 @@ def obframe_run_finished(run: RunInfo, error: BaseException | None) -> None:
 
     When: Once a run, after the last row is stored and every sink is done, before parts are closed.
         Not when the process is killed.
-    Caller: The recorder.
+    Caller: The recorder, in a thread of the plugin's own, one call after the other.
     Returns: Nothing; what is returned is ignored.
     Raises: Logged with the plugin's name, counted, and passed over.
     Since: 0.1.0
@@ -113,7 +113,7 @@ def obframe_book_reset(instrument: Instrument, reason: str, at: int) -> None:
 
     When: Each time that a book which gave rows loses its proof: a hole in the stream, a lost
         connection, a halt. ``reason`` is one of ``GapReason``.
-    Caller: The recorder.
+    Caller: The recorder, in a thread of the plugin's own, one call after the other.
     Returns: Nothing; what is returned is ignored.
     Raises: Logged with the plugin's name, counted, and passed over; the book is proven all the
         same.
@@ -127,7 +127,7 @@ def obframe_gap(gap: Gap) -> None:
 
     When: Once a gap, when its last second is known: rows come again, the cause changes, or the run
         ends. The storage is handed it at about that time, before or after.
-    Caller: The recorder.
+    Caller: The recorder, in a thread of the plugin's own, one call after the other.
     Returns: Nothing; what is returned is ignored.
     Raises: Logged with the plugin's name, counted, and passed over; the gap is stored all the same.
     Since: 0.1.0

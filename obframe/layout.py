@@ -1,6 +1,6 @@
 """How a snapshot is written outside of the store: one JSON layout and one CSV layout.
 
-Sinks, files and ``obframe query`` all write the same. A JSON message, without line end::
+Sinks and files write it, and ``obframe query`` adds to it. A JSON message, without line end::
 
     {"symbol":"BTCUSDT","timestamp":1737158400,"update_id":12,
      "bids":[["100.50","1.5"],…],"asks":[["100.60","2.0"],…]}

@@ -124,7 +124,7 @@ class Observers:
         return {
             f"observer.{name}.{what}": count
             for name, observer in self._observers.items()
-            for what, count in observer.counters.items()
+            for what, count in observer.counters.copy().items()
         }
 
     def close(self, timeout: float) -> list[str]:

@@ -35,7 +35,8 @@ class SymbolSource(Protocol):
     def watch(self) -> AsyncIterator[frozenset[Instrument]]:
         """Yield the wanted set, once at the start and again whenever it changes.
 
-        A source whose set never changes ends after the first; the set then stands.
+        A source whose set never changes ends after the first; the set then stands. It stands, too,
+        when a later look fails: raise, and ``watch`` is called anew; never yield what was not read.
         """
         ...
 
@@ -73,13 +74,22 @@ class EditableSymbolSource(SymbolSource, Protocol):
 class Feed(Protocol):
     """Speaks to one venue and hands what it says to ``emit``, in order, with no queue between.
 
+    The instruments that it is asked for bear the venue's own names and no venue, whatever the
+    symbols of the rows are; what it emits names the same symbols, and no others.
+
     A feed normalises continuity: every update's ``prev_update_id`` is the ``last_update_id`` of the
     update before it on an unbroken stream. It opens the stream of an instrument before its
     snapshot can be asked for, and says ``SUBSCRIBED`` when the stream is open.
     """
 
     async def run(self, emit: Emit) -> None:
-        """Deliver events until cancelled. Whatever escapes is logged and ``run`` is called anew."""
+        """Deliver events until cancelled. Whatever escapes is logged and ``run`` is called anew.
+
+        Its end, however it comes, leaves no task, thread or socket behind.
+
+        Raises:
+            RuntimeError: It runs already.
+        """
         ...
 
     def subscribe(self, instruments: Collection[Instrument]) -> None:

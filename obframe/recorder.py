@@ -48,7 +48,12 @@ _SAMPLED_AT_ONCE = 250
 _SAMPLED_WITHIN = 0.1
 """Seconds after which a tick's rows are sampled without any more turns: they have to be of it."""
 # Losses that are found only some time after the first update went missing.
-_MISSED_BEFORE = (GapReason.SEQUENCE, GapReason.SILENT, GapReason.DISCONNECTED)
+_MISSED_BEFORE = (
+    GapReason.SEQUENCE,
+    GapReason.CHECKSUM,
+    GapReason.SILENT,
+    GapReason.DISCONNECTED,
+)
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
 
@@ -62,6 +67,7 @@ class RunSummary:
         states: Books by state at the end.
         updates: Depth updates received.
         tick_lag_p99: Seconds from a second's label to the sampling of its last row, 99th percent.
+        tick_lag_p50: The same, half of the seconds.
         book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
         drained: Whether everything sampled was stored before the end.
         abandoned: Sinks that had not ended when their time at the end was over.
@@ -77,6 +83,7 @@ class RunSummary:
     drained: bool
     counters: Mapping[str, int]
     abandoned: tuple[str, ...] = ()
+    tick_lag_p50: float = 0.0
 
 
 @dataclass(slots=True)
@@ -355,7 +362,8 @@ class Recorder:
         finally:
             self._writer.submit(second, sample.records, sample.marks)
         if sample.snapshots:
-            self._telling.offer_live(sample.snapshots)
+            # Next, and not now: it wakes threads that want the interpreter.
+            asyncio.get_running_loop().call_soon(self._telling.offer_live, sample.snapshots)
 
     def _sample_symbol(
         self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
@@ -531,6 +539,7 @@ class Recorder:
             states=dict(self.books.states()),
             updates=self.books.counters["updates"],
             tick_lag_p99=self._lag.quantile(0.99) / 1e9,
+            tick_lag_p50=self._lag.quantile(0.5) / 1e9,
             book_latency_p99=self.books.latency.quantile(0.99) / 1e9,
             drained=drained,
             counters=dict(sorted(counters.items())),

@@ -176,7 +176,7 @@ class RecorderSettings:
 
 _MINUTE = Duration(60)
 _WEEK = Duration(7 * 86400)
-_LEAST_BYTES = 100_000_000
+_LEAST_BYTES = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,8 @@ class SinkRunner:
             ``crashes`` of its event loop. Those of the outbox besides.
 
     Attributes:
-        opened: Done when the sink was opened for the first time, or refused to be.
+        opened: Done when the sink was opened for the first time, or refused to be; once it is
+            cancelled, a refusal is a failure like any other.
         finished: Done when the sink is closed for good.
         trouble: What ails the sink, while it does; else None.
     """
@@ -97,7 +98,7 @@ class SinkRunner:
         self._broken = False
         self._named: set[str] = set()  # kinds of failures logged since then
         self._batch_rows = settings.sink_batch_rows
-        self._random = random.Random(name)
+        self._random = random.Random()  # many recorders must not come back at once
 
     # -- the recorder's side ---------------------------------------------------------------------
 
@@ -160,9 +161,9 @@ class SinkRunner:
                 logger.critical("sink %s: something ended its event loop: %r", self.name, error)
 
     def _end(self) -> None:
-        for future in (self.opened, self.finished):
-            if not future.done():
-                future.set_result(None)
+        self._settle_opening(None)
+        if not self.finished.done():
+            self.finished.set_result(None)
 
     async def _live(self) -> None:
         self._ended = asyncio.Event()
@@ -192,8 +193,7 @@ class SinkRunner:
                     async with asyncio.timeout(self._timeout):
                         sink = await inner.enter_async_context(self._part.open())
             except BaseException as error:
-                if isinstance(error, ObframeError) and not self.opened.done():
-                    self.opened.set_exception(error)
+                if isinstance(error, ObframeError) and self._settle_opening(error):
                     return None
                 self.counters["open_failures"] += 1
                 self._failing += 1
@@ -201,10 +201,20 @@ class SinkRunner:
                 await self._rest(self._failing)
             else:
                 stack.push_async_callback(self._shut, inner)
-                if not self.opened.done():
-                    self.opened.set_result(None)
+                self._settle_opening(None)
                 return sink
         return None
+
+    def _settle_opening(self, refusal: ObframeError | None) -> bool:
+        """Say how the first opening went; False when nobody waits for that any more."""
+        try:
+            if refusal is None:
+                self.opened.set_result(None)
+            else:
+                self.opened.set_exception(refusal)
+        except concurrent.futures.InvalidStateError:
+            return False
+        return True
 
     async def _shut(self, stack: AsyncExitStack) -> None:
         try:

@@ -10,8 +10,9 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 from obframe._core import Snapshot
+from obframe.backfill import StoredOutbox
 from obframe.errors import ObframeError, StorageError
-from obframe.outbox import LiveOutbox, StoredOutbox
+from obframe.outbox import LiveOutbox
 from obframe.positions import Positions
 from obframe.protocols import Storage
 from obframe.settings import RecorderSettings
@@ -19,6 +20,9 @@ from obframe.sinks import SinkPart, SinkRunner
 from obframe.types import Record
 
 logger = logging.getLogger("obframe.sinks")
+
+_OPENING = 1.0
+"""Seconds in which a sink may refuse the start; later it is a failure of the sink's own."""
 
 
 class Telling:
@@ -81,7 +85,7 @@ class Telling:
         return bool(self._live)
 
     async def start(self) -> None:
-        """Open all sinks, each in its thread; one that takes too long is not waited for.
+        """Open all sinks, each in its thread; recording does not wait for one that is slow.
 
         Raises:
             ObframeError: A sink refuses its settings or its place.
@@ -89,8 +93,13 @@ class Telling:
         for runner in self._runners:
             runner.start()
         opened = [runner.opened for runner in self._runners]
-        await _wait(opened, self._settings.sink_timeout + 0.5)
-        refused = [one.exception() for one in opened if one.done() and one.exception()]
+        try:
+            await _wait(opened, min(_OPENING, self._settings.sink_timeout))
+        except BaseException:
+            for runner in self._runners:
+                runner.close()
+            raise
+        refused = [one.exception() for one in opened if not one.cancel() and one.exception()]
         if refused:
             await self.close(1.0)
             error = refused[0]

@@ -114,10 +114,11 @@ class GapReason(StrEnum):
     CONNECTING = "connecting"  # no stream yet, or the stream is being opened again
     SYNCING = "syncing"  # stream open, book not yet proven
     SEQUENCE = "sequence"  # update ids were not contiguous
+    CHECKSUM = "checksum"  # the book's checksum is not the venue's
     INVALID = "invalid"  # the venue sent an event that was refused
     SILENT = "silent"  # the stream is open but carries no data
     DISCONNECTED = "disconnected"  # the stream broke
-    SNAPSHOT = "snapshot"  # the venue's REST snapshot cannot be had (429, 5xx, time-out)
+    SNAPSHOT = "snapshot"  # the venue's snapshot cannot be had (429, 5xx, time-out)
     BUFFER = "buffer"  # the resync buffer was full, the attempt given up
     EMPTY = "empty"  # both sides of the book are empty
     CROSSED = "crossed"  # best bid at or above best ask
@@ -136,9 +137,9 @@ class GapReason(StrEnum):
 
 _VENUES = frozenset(
     {
-        GapReason.SEQUENCE, GapReason.INVALID, GapReason.SILENT, GapReason.DISCONNECTED,
-        GapReason.SNAPSHOT, GapReason.EMPTY, GapReason.CROSSED, GapReason.HALTED,
-        GapReason.UNKNOWN_SYMBOL,
+        GapReason.SEQUENCE, GapReason.CHECKSUM, GapReason.INVALID, GapReason.SILENT,
+        GapReason.DISCONNECTED, GapReason.SNAPSHOT, GapReason.EMPTY, GapReason.CROSSED,
+        GapReason.HALTED, GapReason.UNKNOWN_SYMBOL,
     }
 )  # fmt: skip
 

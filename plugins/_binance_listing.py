@@ -12,8 +12,9 @@ import msgspec
 
 from obframe import Instrument, SymbolError
 from obframe_plugins._binance_context import Counters
-from obframe_plugins._binance_rest import RestClient, RestError
+from obframe_plugins._binance_rest import RestClient
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._http import RestError
 from obframe_plugins._ranking import ListingError, Ticker
 from obframe_plugins._venue import clip
 

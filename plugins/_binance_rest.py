@@ -4,45 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import socket
-import ssl
 from collections.abc import Callable, Mapping
 
 import aiohttp
 import msgspec
 
-from obframe import FeedError
 from obframe_plugins._binance_context import Counters, logger
 from obframe_plugins._binance_settings import BinanceSettings
+from obframe_plugins._http import RestError, describe_request_failure, other_host, read_body
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._venue import clip, read_retry_after
 
 NO_SUCH_SYMBOL = (-1121, -1100)
 """The venue's codes for a symbol that is unknown or of characters that no symbol has."""
-
-_MOST_BODY_BYTES = 64 * 1024 * 1024
-
-
-class RestError(FeedError):
-    """A request that was not answered as it should.
-
-    Attributes:
-        status: The HTTP status; None when there was no answer.
-        code: The venue's own error code, such as -1121; None when it gave none.
-        retry_after: Seconds that the venue asks us to wait at least.
-    """
-
-    def __init__(
-        self,
-        detail: str,
-        status: int | None = None,
-        code: int | None = None,
-        retry_after: float = 0.0,
-    ) -> None:
-        self.status = status
-        self.code = code
-        self.retry_after = retry_after
-        super().__init__(detail)
 
 
 class _Complaint(msgspec.Struct):
@@ -117,7 +91,7 @@ class RestClient:
                 allow_redirects=False,
             ) as response:
                 self._note_weight(response)
-                body = await _read(response)
+                body = await read_body(response)
                 if response.status != 200:
                     raise self._refusal(url, response, body)
                 return body
@@ -126,7 +100,8 @@ class RestClient:
             raise
         except Exception as error:
             self._counters.rest_errors += 1
-            raise RestError(_describe(error, url, timeout, self._section)) from error
+            why = describe_request_failure(error, url, timeout, self._section)
+            raise RestError(why) from error
 
     async def _admit(self, weight: int) -> None:
         while True:
@@ -171,7 +146,7 @@ class RestClient:
             self._counters.blocked += 1
             seconds = read_retry_after(asked, self._settings.blocked_retry)
             why = "this place is not served" if status == 451 else "a firewall turned us away"
-            detail = f"{said}: {why}; {_other_host(self._section)}"
+            detail = f"{said}: {why}; {other_host(self._section)}"
             self._pause(detail, seconds)
             return RestError(detail, status, code, seconds)
         return RestError(said, status, code, read_retry_after(asked, 0.0))
@@ -185,34 +160,3 @@ class RestClient:
             logger.error("%s; next try in %.0f s", why, seconds)
             if self.on_pause is not None:
                 self.on_pause(why)
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        size += len(part)
-        if size > _MOST_BODY_BYTES:
-            raise RestError(f"{response.url} answered with more than 64 MiB", response.status)
-        parts.append(part)
-    return b"".join(parts)
-
-
-def _other_host(section: str) -> str:
-    return f"set {section}.rest_url to a host that serves you, or {section}.proxy"
-
-
-def _describe(error: Exception, url: str, timeout: float, section: str) -> str:
-    said = clip(str(error)) or type(error).__name__
-    help_rest = _other_host(section)
-    if isinstance(error, TimeoutError):
-        return f"{url} did not answer within {timeout:g} s"
-    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return f"the proxy failed for {url}: {said}; check {section}.proxy"
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return f"TLS with {url} failed: {said}; check {section}.rest_url and the clock"
-    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror | UnicodeError):
-        return f"the host name of {url} cannot be resolved: {said}; {help_rest}"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return f"{url} cannot be reached: {said}; {help_rest}"
-    return f"{url} failed: {type(error).__name__}: {said}"

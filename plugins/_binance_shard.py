@@ -11,6 +11,7 @@ from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_handover import Handover
 from obframe_plugins._binance_plan import Tuning
 from obframe_plugins._binance_stream import Connection
+from obframe_plugins._link import Turns
 from obframe_plugins._venue import StreamLost
 
 
@@ -32,12 +33,11 @@ class Shard:
         self._context = context
         self._settings = settings
         self._tuning = Tuning(settings.control_interval, settings.blocked_retry)
-        self._backoff = context.new_backoff()
+        self._turns = Turns(context, settings, logger)
         self._current: Connection | None = None
         self._next: Connection | None = None
         self._handover: Handover | None = None
         self._announced: set[str] = set()
-        self._lost: StreamLost | None = None
         self._begun = False
         self._retire_at = 0.0
 
@@ -83,32 +83,15 @@ class Shard:
     def fail(self, error: Exception) -> None:
         """Say that ``run`` ended by a fault of ours; it is about to be called anew."""
         why = f"{type(error).__name__}: {error}"
-        self._lost = StreamLost(GapReason.INTERNAL, why)
+        self._turns.lost = StreamLost(GapReason.INTERNAL, why)
         self._announced.clear()
         instruments = self.instruments.values()
         self._context.tell(StreamEvent.DISCONNECTED, instruments, GapReason.INTERNAL, why)
 
     async def _take_turn(self) -> None:
         """Wait as long as it takes before the next connection may be opened."""
-        lost = self._lost
-        if lost is None:
-            self._tell_connecting(GapReason.CONNECTING, "")
-        else:
-            self._context.counters.reconnects += 1
-            delay = max(self._backoff.next(), lost.retry_after)
-            logger.warning(
-                "a connection of %d streams is lost: %s; next try in %.1f s",
-                len(self.instruments),
-                lost,
-                delay,
-            )
-            await asyncio.sleep(delay)
-            self._tell_connecting(lost.reason, str(lost))
-        await self._context.permit_connection()
-
-    def _tell_connecting(self, reason: GapReason, detail: str) -> None:
         self._begun = True
-        self._context.tell(StreamEvent.CONNECTING, self.instruments.values(), reason, detail)
+        await self._turns.wait(self.instruments.values())
 
     def _start(self) -> Connection:
         self._set_lifetime()
@@ -139,7 +122,7 @@ class Shard:
                 connection.retirement_seen = True
                 if not self._settle_failures(connection):
                     # A server that says so to everybody who comes must not make us run in circles.
-                    self._retire_at = loop.time() + self._backoff.next()
+                    self._retire_at = loop.time() + self._turns.backoff.next()
                     continue
             return await self._hand_over(connection)
 
@@ -147,13 +130,13 @@ class Shard:
         """Forget earlier failures if the connection was good for long enough."""
         good = connection.has_data and connection.good_seconds >= self._settings.stable_after
         if good:
-            self._backoff.reset()
+            self._turns.backoff.reset()
             self._tuning.reset()
         return good
 
     def _lose(self, connection: Connection, instruments: Collection[Instrument]) -> None:
-        lost = self._lost = connection.task.result()
-        self._context.hold_connections(lost.retry_after)
+        lost = connection.task.result()
+        self._turns.end(lost, 0.0)
         self._settle_failures(connection)
         self._announced.difference_update([item.symbol for item in instruments])
         self._context.tell(StreamEvent.DISCONNECTED, instruments, lost.reason, str(lost))
@@ -199,7 +182,7 @@ class Shard:
 
     def _keep(self, old: Connection, new: Connection) -> Connection:
         """Go on with the old connection, as the new one did not get ready."""
-        delay = self._backoff.next()
+        delay = self._turns.backoff.next()
         why = "not every stream goes on there"
         if new.task.done():
             lost = new.task.result()
@@ -221,7 +204,7 @@ class Shard:
             # It died before everything was aligned: what is not, begins anew.
             begun = [i for s, i in self.instruments.items() if s not in handover.aligned]
             self._lose(old, begun)
-            lost = self._lost
+            lost = self._turns.lost
             assert lost is not None
             logger.warning("a connection was lost while it was being handed over: %s", lost)
             context.tell(StreamEvent.CONNECTING, begun, lost.reason, str(lost))

@@ -14,7 +14,8 @@ from obframe import (
     parse_depth_snapshot,
 )
 from obframe_plugins._binance_context import Context, logger
-from obframe_plugins._binance_rest import NO_SUCH_SYMBOL, RestClient, RestError
+from obframe_plugins._binance_rest import NO_SUCH_SYMBOL, RestClient
+from obframe_plugins._http import RestError
 from obframe_plugins._venue import supervise
 
 _LONG_QUEUE = 10.0

@@ -156,6 +156,10 @@ class Turns:
         context: The feed's run.
         settings: The feed's.
         logger: The feed's.
+
+    Attributes:
+        backoff: The delays.
+        lost: Why the last connection ended; None before there was one.
     """
 
     def __init__(
@@ -166,7 +170,7 @@ class Turns:
         self._stable_after = settings.stable_after
         self._logger = logger
         self._counters = context._link_counters
-        self._backoff = context.new_backoff()
+        self.backoff = context.new_backoff()
 
     async def wait(self, instruments: Collection[Instrument]) -> None:
         """Wait as long as it takes; tell meanwhile that these instruments' stream is opened."""
@@ -174,7 +178,7 @@ class Turns:
         reason, detail = GapReason.CONNECTING, ""
         if lost is not None:
             self._counters.reconnects += 1
-            delay = max(self._backoff.next(), lost.retry_after)
+            delay = max(self.backoff.next(), lost.retry_after)
             self._logger.warning(
                 "a connection of %d streams is lost: %s; next try in %.1f s",
                 len(instruments),
@@ -191,4 +195,4 @@ class Turns:
         self.lost = lost
         self._context.hold_connections(lost.retry_after)
         if good_seconds >= self._stable_after:
-            self._backoff.reset()
+            self.backoff.reset()

@@ -40,9 +40,13 @@ from obframe import (
 )
 from obframe_plugins._files import link_files, manifest_state
 
+BLOCK_SIZE = 16384
+"""Bytes of rows, before compression, that are read at once; docs/decisions/0009 tells why."""
+
 WRITE_BUFFER: Final = 8 << 20
 """Bytes of rows in memory before a file is written; the log is of about this size."""
 
+_COMPACTIONS: Final = ("rocksdb.compaction-pending", "rocksdb.num-running-compactions")
 _STALL_LIMIT: Final = 10.0
 _PREFIX_LENGTH: Final = 10
 _CATCH_UP_PASSES: Final = 50
@@ -102,7 +106,7 @@ def locked_message(path: str) -> str:
 
 def _options(level: int, recovery: DBRecoveryMode | None = None) -> Options:
     table = BlockBasedOptions()
-    table.set_block_size(16384)
+    table.set_block_size(BLOCK_SIZE)
     table.set_bloom_filter(10, False)
     table.set_format_version(5)
     options = Options(raw_mode=True)
@@ -425,6 +429,11 @@ class RowDatabase:
         """Rewrite what lies in ``begin <= key <= end``, without what is deleted of it."""
         with self._using() as handle:
             handle.compact_range(begin, end)
+
+    def is_compacting(self) -> bool:
+        """Whether files are being rewritten, or are to be."""
+        with self._using() as handle:
+            return any(handle.property_int_value(each) for each in _COMPACTIONS)
 
     def flush(self) -> None:
         """Write what is in memory to a file."""

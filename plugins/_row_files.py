@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +37,8 @@ _TEMPORARY: Final = ".tmp"
 _TAIL: Final = 16 * 2**20
 """Bytes at the end of a grown file that are looked at again: more than one call writes."""
 _BLOCK: Final = 2**20
+_HELD_AT_MOST: Final = 500_000
+"""Rows that are remembered between two calls while rows come again."""
 _FINISH_AGAIN: Final = 60.0
 
 
@@ -48,12 +51,14 @@ class _Growing:
         size: Its bytes.
         last: The second of its last line, 0 when it has none.
         newest: No file of the name has a second after it; None: not looked at yet.
+        held: The rows that files of the name have from a second on, while rows come again.
     """
 
     number: int
     size: int
     last: int
     newest: int | None
+    held: tuple[int, set[tuple[str, int]]] | None = None
 
 
 class RowFiles:
@@ -111,12 +116,13 @@ class RowFiles:
         """Write the rows that no file holds yet; on the disk when it returns.
 
         Args:
-            snapshots: In order of their seconds.
+            snapshots: Of each symbol oldest first.
 
         Raises:
             OSError: The disk is full or fails; the same rows may be given again.
         """
         by_stem: dict[str, list[Snapshot]] = {}
+        snapshots = sorted(snapshots, key=attrgetter("timestamp"))
         for snapshot in snapshots:
             stem = self._paths.stem(snapshot.symbol, snapshot.timestamp)
             by_stem.setdefault(stem, []).append(snapshot)
@@ -133,12 +139,11 @@ class RowFiles:
         growing = self._growing.get(stem)
         if growing is None:
             growing = self._growing[stem] = self._look(stem)
-        first = min(row.timestamp for row in rows)
-        if growing.newest is None or first <= growing.newest:
-            held = self._find_held(stem, first)
+        first = rows[0].timestamp
+        held = self._held_from(stem, growing, first)
+        if held is not None:
             rows = [row for row in rows if (row.symbol, row.timestamp) not in held]
-            seconds = [second for _, second in held]
-            growing.newest = max([growing.newest or 0, first - 1, *seconds])
+            held.update((row.symbol, row.timestamp) for row in rows)
         lines: list[bytes] = []
         for row in rows:
             line = self._lines.encode(row)
@@ -154,8 +159,24 @@ class RowFiles:
             lines.append(line)
             growing.size += len(line)
             growing.last = row.timestamp
-            growing.newest = max(growing.newest, row.timestamp)
+            growing.newest = max(growing.newest or 0, row.timestamp)
         self._write(stem, growing, lines)
+
+    def _held_from(self, stem: str, growing: _Growing, first: int) -> set[tuple[str, int]] | None:
+        """Return the rows of a name's files from a second on; None when all of them are older.
+
+        The files are read once while rows come again.
+        """
+        if growing.newest is not None and first > growing.newest:
+            growing.held = None
+            return None
+        if growing.held is None or first < growing.held[0]:
+            growing.held = first, self._find_held(stem, first)
+        _, held = growing.held
+        if len(held) > _HELD_AT_MOST:
+            growing.held = None
+        growing.newest = max([growing.newest or 0, first - 1, *(second for _, second in held)])
+        return held
 
     def _write(self, stem: str, growing: _Growing, lines: list[bytes]) -> None:
         if not lines:

@@ -22,8 +22,9 @@ from obframe_plugins._binance_rest import RestClient
 from obframe_plugins._binance_settings import BinanceSettings
 from obframe_plugins._binance_shard import Shard
 from obframe_plugins._binance_snapshots import Snapshots
-from obframe_plugins._binance_symbols import Standing, SymbolWatch
+from obframe_plugins._binance_symbols import SymbolList
 from obframe_plugins._pacing import RollingLimit
+from obframe_plugins._standing import Standing, SymbolWatch
 from obframe_plugins._venue import supervise
 from obframe_plugins._websocket import choose
 
@@ -111,7 +112,14 @@ class _Run:
     def __init__(self, context: Context, session: aiohttp.ClientSession) -> None:
         self._context = context
         self._rest = RestClient(context.settings, context.counters, session)
-        self._symbols = SymbolWatch(context, self._rest, self._moved)
+        self._symbols = SymbolWatch(
+            f"Binance {context.settings.market}",
+            context.settings,
+            context.new_backoff(),
+            SymbolList(context.settings, self._rest).look_up,
+            self._moved,
+            logger,
+        )
         self.snapshots = Snapshots(context, self._rest, self._symbols.mark_unknown)
         self._rest.on_pause = self.snapshots.pause
         self._shards: dict[Shard, asyncio.Task[None]] = {}
@@ -216,4 +224,5 @@ async def open_binance(settings: BinanceSettings) -> AsyncIterator[Feed]:
 def obframe_feeds() -> Sequence[Provider[Feed]]:
     """Offer the Binance feed."""
     summary = "live depth of Binance: spot, USD-M or COIN-M futures"
-    return [Provider("binance", summary, BinanceSettings, open_binance)]
+    contract = "obframe_plugins._contracts:BinanceContract"
+    return [Provider("binance", summary, BinanceSettings, open_binance, contract=contract)]

@@ -68,4 +68,7 @@ async def open_environment(settings: EnvironmentSettings) -> AsyncIterator[Symbo
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``environment``."""
     summary = "the symbols that an environment variable names at the start"
-    return [Provider("environment", summary, EnvironmentSettings, open_environment)]
+    contract = "obframe_plugins._contracts_symbols:EnvironmentContract"
+    return [
+        Provider("environment", summary, EnvironmentSettings, open_environment, contract=contract)
+    ]

@@ -149,4 +149,5 @@ async def open_file(settings: FileSettings) -> AsyncIterator[SymbolSource]:
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``file``."""
     summary = "the symbols that a file names, followed while it changes"
-    return [Provider("file", summary, FileSettings, open_file)]
+    contract = "obframe_plugins._contracts_symbols:FileContract"
+    return [Provider("file", summary, FileSettings, open_file, contract=contract)]

@@ -129,7 +129,19 @@ def obframe_sinks() -> Sequence[Provider[Sink]]:
     """Offer ``jsonl`` and ``csv``."""
     return [
         Provider(
-            "jsonl", "rows as lines of JSON in files", FileSettings, open_jsonl, backfill=True
+            "jsonl",
+            "rows as lines of JSON in files",
+            FileSettings,
+            open_jsonl,
+            backfill=True,
+            contract="obframe_plugins._contracts_files:JsonLinesContract",
         ),
-        Provider("csv", "rows as lines of CSV in files", FileSettings, open_csv, backfill=True),
+        Provider(
+            "csv",
+            "rows as lines of CSV in files",
+            FileSettings,
+            open_csv,
+            backfill=True,
+            contract="obframe_plugins._contracts_files:CsvContract",
+        ),
     ]

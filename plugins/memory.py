@@ -171,4 +171,6 @@ async def open_storage(settings: MemorySettings) -> AsyncIterator[Storage]:  # n
 @hookimpl
 def obframe_storages() -> Sequence[Provider[Storage]]:
     """Offer the storage ``memory``."""
-    return [Provider("memory", "rows in memory, gone at the end", MemorySettings, open_storage)]
+    summary = "rows in memory, gone at the end"
+    contract = "obframe_plugins._contracts:MemoryContract"
+    return [Provider("memory", summary, MemorySettings, open_storage, contract=contract)]

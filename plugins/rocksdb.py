@@ -55,5 +55,6 @@ def obframe_storages() -> Sequence[Provider[Storage]]:
             open_storage,
             open_reader,
             RocksMaintenance,
+            contract="obframe_plugins._contracts:RocksContract",
         )
     ]

@@ -92,4 +92,5 @@ async def open_runtime(settings: RuntimeSettings) -> AsyncIterator[SymbolSource]
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``runtime``."""
     summary = "a set that `obframe symbols add` and other programs change meanwhile"
-    return [Provider("runtime", summary, RuntimeSettings, open_runtime)]
+    contract = "obframe_plugins._contracts_symbols:RuntimeContract"
+    return [Provider("runtime", summary, RuntimeSettings, open_runtime, contract=contract)]

@@ -65,5 +65,11 @@ async def open_static(settings: StaticSettings) -> AsyncIterator[SymbolSource]:
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``static``."""
     return [
-        Provider("static", "the symbols of the settings, fixed", StaticSettings, open_static),
+        Provider(
+            "static",
+            "the symbols of the settings, fixed",
+            StaticSettings,
+            open_static,
+            contract="obframe_plugins._contracts_symbols:StaticContract",
+        ),
     ]

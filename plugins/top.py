@@ -193,4 +193,5 @@ async def open_top(settings: TopSettings) -> AsyncIterator[SymbolSource]:
 def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
     """Offer ``top``."""
     summary = "the symbols of Binance with the highest volume of 24 hours"
-    return [Provider("top", summary, TopSettings, open_top)]
+    contract = "obframe_plugins._contracts_symbols:TopContract"
+    return [Provider("top", summary, TopSettings, open_top, contract=contract)]

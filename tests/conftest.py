@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from obframe.testing.brokers import KafkaCluster, NatsServer, ServerMissing, ValkeyServer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -58,6 +61,18 @@ class CommandLine:
             if not name.startswith("OBFRAME_") and name != "PERSISTENT_SYMBOLS"
         }
         self.environ["COLUMNS"] = "200"
+
+    def install(
+        self, name: str, module: str, *, distribution: str = "", version: str = "1"
+    ) -> None:
+        """Have a distribution in the folder that offers a plugin; its module lies there too."""
+        distribution = distribution or name
+        info = self.folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        about = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(about)
+        (info / "entry_points.txt").write_text(f"[obframe.plugins]\n{name} = {module}\n")
+        self.environ["PYTHONPATH"] = str(self.folder)
 
     def run(
         self, *arguments: str, environ: Mapping[str, str] | None = None, timeout: float = 60
@@ -119,3 +134,58 @@ def eventually() -> Callable[[Callable[[], bool], str], None]:
             time.sleep(0.05)
 
     return wait
+
+
+@contextmanager
+def _or_skip() -> Iterator[None]:
+    """Skip a test whose server is missing; with ``OBFRAME_REQUIRE_SERVERS=1`` it fails instead."""
+    try:
+        yield
+    except ServerMissing as error:
+        if os.environ.get("OBFRAME_REQUIRE_SERVERS") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """Return a running Valkey; it is killed at the end."""
+    server = ValkeyServer(tmp_path / "valkey")
+    with _or_skip():
+        server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """Return a running NATS server with JetStream; it is killed at the end."""
+    server = NatsServer(tmp_path / "nats")
+    with _or_skip():
+        server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def kafka_cluster() -> Iterator[KafkaCluster]:
+    """Return a Kafka cluster of three brokers in this process."""
+    with _or_skip():
+        cluster = KafkaCluster()
+    with cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a PEM file of a key and a certificate that nobody trusts."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    folder = tmp_path_factory.mktemp("certificate")
+    key, cert, both = folder / "key", folder / "cert", folder / "both"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(command, check=True, capture_output=True)
+    both.write_bytes(key.read_bytes() + cert.read_bytes())
+    return both

@@ -18,15 +18,15 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, MarkKind
+from obframe import Gap, GapReason, MarkKind, snapshot_from_json, snapshot_to_json
 from obframe.config import load_settings
 from obframe.registry import load
-from obframe.vetting import SINK, check_protocol
 
 CommandLine: TypeAlias = Any
 Eventually: TypeAlias = Callable[[Callable[[], bool], str], None]
 
 ROOT = Path(__file__).resolve().parent.parent
+SINK_MODULES = ("backfill", "outbox", "sinks")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
@@ -128,52 +128,22 @@ def test_the_sample_mistakes_are_told_in_these_words(command_line: CommandLine) 
     assert result.stderr == shown
 
 
-async def test_the_sample_plugin_works(
-    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = ROOT / "docs" / "hooks.md"
-    (source,) = [block for block in blocks(page, "python") if "hookimpl" in block]
-    (entry,) = [block for block in blocks(page, "toml") if "entry-points" in block]
-    ((name, module),) = tomllib.loads(entry)["project"]["entry-points"]["obframe.plugins"].items()
-    folder = command_line.folder
-    package = folder / module.split(".")[0]
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (folder / f"{module.replace('.', '/')}.py").write_text(source)
-    info = folder / "sample-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: sample\nVersion: 1\n")
-    (info / "entry_points.txt").write_text(f"[obframe.plugins]\n{name} = {module}\n")
-    monkeypatch.syspath_prepend(folder)
-    (provider,) = load([name], kinds=[]).providers(SINK)
-    async with provider.open(provider.settings(path=str(folder / "checked"))) as sink:
-        check_protocol(sink, SINK, name)
-    command_line.environ["PYTHONPATH"] = str(folder)
-    with command_line.venue("--symbols", "AAA") as urls:
-        options = ("--plugins", f"rocksdb,{name}", "--symbols", "AAA", "--duration", "3")
-        result = command_line.run("run", *options, *urls)
-    assert result.returncode == 0, result.stderr
-    written = (folder / "best.txt").read_text().splitlines()
-    stored = command_line.run("query", "AAA", "--format", "jsonl").stdout.splitlines()
-    expected = []
-    for row in map(json.loads, stored):
-        expected.append(f"{row['timestamp']} AAA {row['bids'][0][0]} {row['asks'][0][0]}")
-    assert written == expected
-    assert expected
-
-
 def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
     for page in PAGES:
+        if page.name == "plugins.md":
+            continue  # tests/test_wheel.py follows it
         for line in commands(page):
             program, *arguments = shlex.split(line, comments=True)
             match program:
                 case "make":
                     assert set(arguments) <= targets, line
                 case "pip":
-                    assert arguments in (["install", "."], ["install", ".[fast]"]), (
-                        line
-                    )  # tests/test_wheel.py does this
+                    # tests/test_wheel.py does this
+                    assert arguments[0] == "install", line
+                    assert arguments[1:] in [["."], *([f".[{extra}]"] for extra in extras)], line
                 case "obframe":
                     command, *_ = arguments
                     known = command_line.run(command, "--help").stdout
@@ -195,8 +165,21 @@ def start_and_stop(
         assert process.returncode == 0, errors
 
 
+def read_and_stop(command_line: CommandLine, line: str) -> None:
+    """Run a command that goes on for ever until it prints, then end it as Ctrl-C does."""
+    _, *arguments = shlex.split(line)
+    with command_line.start(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline(), line
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["README.md", "docs/querying.md", "docs/recording.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
+)
 def test_the_commands_of_the_page_run(
     name: str, command_line: CommandLine, eventually: Eventually
 ) -> None:
@@ -220,10 +203,14 @@ def test_the_commands_of_the_page_run(
             if line.startswith("obframe run") and "--duration" not in line:
                 start_and_stop(command_line, line, stored, eventually)
                 continue
+            if "--follow" in line:
+                read_and_stop(command_line, line)
+                continue
             _, *arguments = shlex.split(line)
             result = command_line.run(*arguments)
             assert result.returncode == 0, f"{line}: {result.stderr}"
-            assert result.stdout or "gaps" in line or "run" in line, line
+            silent = ("gaps", "run", "verify", "retention", "repair", "export", "import")
+            assert result.stdout or any(each in line for each in silent), line
 
 
 @pytest.mark.slow
@@ -262,6 +249,59 @@ def test_the_symbols_page_runs(command_line: CommandLine) -> None:
 
 
 @pytest.mark.slow
+def test_the_venues_page_runs(
+    command_line: CommandLine, eventually: Eventually, unused_port: int
+) -> None:
+    """Its commands in order, with a Binance and a Kraken on loopback."""
+    lines = [line.replace("9100", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
+    several, query, gaps, alone, exchange, run = lines[:6]
+    place = "--set=rocksdb.path=alone"
+    with (
+        command_line.venue("--symbols", "BTCUSDT") as urls,
+        command_line.start(*shlex.split(exchange)[1:]) as kraken,
+    ):
+        assert kraken.stdout is not None
+        printed = [kraken.stdout.readline().strip() for _ in range(3)]
+        assert printed[2].startswith("obframe run --plugins rocksdb,kraken"), printed
+        url = f"--set=kraken.ws_url=ws://127.0.0.1:{unused_port}/v2"
+        result = command_line.run(*shlex.split(several)[1:], *urls, url, "--duration", "5")
+        assert result.returncode == 0, result.stderr
+        for line in (query, gaps):
+            result = command_line.run(*shlex.split(line)[1:])
+            assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTCUSDT", "kraken/BTC/USD"}
+        result = command_line.run(*shlex.split(alone)[1:], place, url, "--duration", "4")
+        assert result.returncode == 0, result.stderr
+        stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
+        assert {json.loads(each)["symbol"] for each in stored} == {"BTC/USD", "ETH/USD"}
+        result = command_line.run(*shlex.split(run)[1:], "--set=rocksdb.path=last")
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_the_venues_page_runs_with_coinbase(command_line: CommandLine, unused_port: int) -> None:
+    lines = [line.replace("9200", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
+    alone, exchange, run = lines[6:]
+    with command_line.start(*shlex.split(exchange)[1:]) as coinbase:
+        assert coinbase.stdout is not None
+        printed = [coinbase.stdout.readline().strip() for _ in range(3)]
+        assert printed[2].startswith("obframe run --plugins rocksdb,coinbase"), printed
+        urls = [part for part in shlex.split(run) if part.startswith("coinbase.")]
+        options = [f"--set={url}" for url in urls]
+        for line, place, wanted in (
+            (alone, "alone", {"BTC-USD", "ETH-USD"}),
+            (run, "last", {"coinbase/BTC-USD"}),
+        ):
+            stored = f"--set=rocksdb.path={place}"
+            arguments = shlex.split(line)[1:]
+            result = command_line.run(*arguments, *options, stored, "--duration", "4")
+            assert result.returncode == 0, result.stderr
+            found = command_line.run("symbols", stored, "--format", "jsonl").stdout.splitlines()
+            assert {json.loads(each)["symbol"] for each in found} == wanted
+
+
+@pytest.mark.slow
 def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> None:
     exchange, run = (line for line in commands(ROOT / "docs" / "exchange.md"))
     exchange, run = (line.replace("9000", str(unused_port)) for line in (exchange, run))
@@ -293,6 +333,34 @@ def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> No
         )
         assert done.returncode == 0, done.stderr
         assert len(done.stdout.splitlines()) >= 3
+
+
+@pytest.mark.slow
+def test_the_page_of_sinks_is_true(command_line: CommandLine) -> None:
+    page = ROOT / "docs" / "sinks.md"
+    (line,) = commands(page)
+    _, *arguments = shlex.split(line)
+    with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
+        result = command_line.run(*arguments, "--duration", "5", "--format", "json", *urls)
+    assert result.returncode == 0, result.stderr
+    (reader,) = blocks(page, "python")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", reader],
+        capture_output=True,
+        text=True,
+        cwd=command_line.folder,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == json.loads(result.stdout)["rows"] >= 4
+    (message,) = blocks(page, "json")
+    assert snapshot_to_json(snapshot_from_json(message.encode())) == message.encode().strip()
+    sources = [(ROOT / "obframe" / f"{name}.py").read_text() for name in SINK_MODULES]
+    counted = set(re.findall(r'counters\["(\w+)"\]', "".join(sources)))
+    text = page.read_text(encoding="utf-8").partition("| counter |")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert told == {*counted, "lag_seconds"}
 
 
 @pytest.fixture

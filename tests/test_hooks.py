@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import re
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_type_hints
 
 import pytest
 
 from obframe import hookspecs
+from obframe.registry import installed_plugins, load
 
 CommandLine: TypeAlias = Any
 
@@ -21,7 +21,13 @@ HOOKS = {
     for name, function in vars(hookspecs).items()
     if name.startswith("obframe_") and inspect.isfunction(function)
 }
-OFFERS = {"obframe_symbol_sources", "obframe_feeds", "obframe_storages", "obframe_sinks"}
+OFFERS = {
+    "obframe_symbol_sources",
+    "obframe_feeds",
+    "obframe_storages",
+    "obframe_sinks",
+    "obframe_settings",
+}
 
 # Observes everything and offers a sink; writes a line for each call.
 WITNESS = '''
@@ -82,41 +88,47 @@ def obframe_gap(gap):
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_the_hook_is_documented_with_its_exact_signature(name: str) -> None:
+def test_the_hook_is_documented_as_it_is(name: str) -> None:
+    """Signature, meaning and the five things an author has to know, word for word."""
     page = (ROOT / "docs" / "hooks.md").read_text(encoding="utf-8")
     documented = re.findall(rf"^def {name}(\(.* -> .*)$", page, re.MULTILINE)
     signature = inspect.signature(HOOKS[name])
-    expected = str(signature).replace("'", "")
-    assert documented == [expected]
-    assert inspect.getdoc(HOOKS[name]) in page
+    assert documented == [str(signature).replace("'", "")]
+    (part,) = re.findall(rf"^### {name}\n(.*?)(?=^### |^<!-- end)", page, re.DOTALL | re.MULTILINE)
+    told = dict(re.findall(r"^- ([\w ]+): (.+)$", part, re.MULTILINE))
+    assert list(told) == ["When", "Called by", "May return", "When it raises", "Since"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", told["Since"])
+    text = " ".join((inspect.getdoc(HOOKS[name]) or "").split()).replace("``", "`")
+    for what in (*told.values(), part.split("```")[2].strip().split("\n")[0]):
+        assert what in text
+    stated = re.findall(r"^(\w+): ", inspect.getdoc(HOOKS[name]) or "", re.MULTILINE)
+    assert stated == ["When", "Caller", "Returns", "Raises", "Since"]
+
+
+def test_every_argument_and_result_of_a_hook_is_typed() -> None:
+    for name, hook in HOOKS.items():
+        hints = get_type_hints(hook)
+        assert set(hints) == {*inspect.signature(hook).parameters, "return"}, name
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_the_hook_is_used(name: str) -> None:
-    trees = [
-        ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "plugins").glob("*.py")
-    ]
-    used = [
-        node.name
-        for tree in (*trees, ast.parse(WITNESS))
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-    ]
-    assert name in used
+def test_a_plugin_of_ours_uses_the_hook(name: str) -> None:
+    registry = load([each for each in installed_plugins() if is_ours(each)], kinds=[])
+    assert [plugin.name for plugin in registry.plugins if name in plugin.hooks]
     parts = [*(ROOT / "obframe").glob("*.py"), *(ROOT / "obframe" / "commands").glob("*.py")]
     callers = [path.name for path in parts if f'"{name}"' in path.read_text(encoding="utf-8")]
     assert callers, f"nothing calls {name}"
+
+
+def is_ours(name: str) -> bool:
+    return all(each.value.startswith("obframe_plugins.") for each in installed_plugins()[name])
 
 
 def test_row_53_and_56_hooks_through_a_whole_run(command_line: CommandLine) -> None:
     """A book is lost and proven anew; every hook tells its part, and a raising one harms nobody."""
     folder = command_line.folder
     (folder / "witness.py").write_text(WITNESS)
-    info = folder / "witness-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: witness\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[obframe.plugins]\nwitness = witness\n")
-    command_line.environ["PYTHONPATH"] = str(folder)
+    command_line.install("witness", "witness")
     faults = ("--fault", "drop@20:symbol=BBB", "--fault", "slow-rest@2:symbol=BBB,seconds=2")
     with command_line.venue("--symbols", "AAA,BBB", *faults) as urls:
         options = ("--plugins", "rocksdb,witness", "--symbols", "AAA,BBB", "--duration", "8")

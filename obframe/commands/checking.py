@@ -56,7 +56,8 @@ def check(name: str, timeout: float, output: Format) -> int:
         output: How to print.
 
     Returns:
-        1 when a rule is broken, or a part names no contract; else 0.
+        1 when a rule is broken, a part names no contract, or none of its rules could be run; else
+        0.
 
     Raises:
         PluginError: The plugin cannot be loaded.
@@ -89,7 +90,8 @@ def check(name: str, timeout: float, output: Format) -> int:
         output, judged(), columns=columns, cells=_cells if table else tuple, value=Verdict._asdict
     )
     _conclude(plugin.name, counts, failed, output)
-    return 1 if failed else 0
+    parts = {part for part, _ in counts}
+    return 1 if failed or any(not counts[part, "passed"] for part in parts) else 0
 
 
 def _cells(verdict: Verdict) -> tuple[str, ...]:
@@ -216,9 +218,11 @@ class _Process:
     def describe_end(self) -> tuple[str, str]:
         """Say in one line why it ended before its time, and in more what it said last."""
         said = self._log.read_text(encoding="utf-8", errors="replace")
+        _, timed_out, stack = said.rpartition("Timeout (")
+        if timed_out:  # what the interpreter was at, innermost first
+            where = "\n".join(stack.splitlines()[1 : _TAIL + 1])
+            return f"did not end within {self._timeout:g} s (--timeout)", where
         tail = "\n".join(said.splitlines()[-_TAIL:])
-        if said.startswith("Timeout (") or "\nTimeout (" in said:
-            return f"did not end within {self._timeout:g} s (--timeout)", tail
         return f"the process was ended by it (exit code {self._code})", tail
 
 

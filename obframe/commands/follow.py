@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 
 from obframe.commands.output import Format, note, utc
@@ -37,39 +37,54 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     Raises:
         ObframeError: The window, the symbol or the storage is not as it should be.
     """
-    with choice.load([STORAGE]).read() as storage, _ending() as ended:
+    with choice.load([STORAGE]).read() as storage, _Ending() as ending:
         check_stored(storage, symbol)
         start, _ = resolve(storage, symbol, window)
         tally = Tally()
-        found = follow(storage, symbol, start, wait=ended.wait)
-        some = _take(_tell_missing(_until(found, ended), storage), limit)
+        found = follow(storage, symbol, start, wait=ending.wait)
+        some = _take(_tell_missing(ending.until(found), storage), limit)
         print_rows(output, some, tally, title=f"{symbol} from {utc(start)} UTC on", when=utc)
     return 1 if tally.broken else 0
 
 
-@contextmanager
-def _ending() -> Iterator[threading.Event]:
-    """Give an event that the first signal sets; a second one ends at once."""
-    ended = threading.Event()
+class _Ending:
+    """Signals that ask for the end: the first for an orderly one, a second ends at once.
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        if ended.is_set():
-            raise SystemExit(128 + number)
-        ended.set()
+    Attributes:
+        asked: Whether a signal came.
+    """
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
-    try:
-        yield ended
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> _Ending:
+        # A lock of any kind could be held by the very code that a handler interrupts.
+        self._heard, self._said = os.pipe()
+        self._before = {number: signal.signal(number, self._end) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        os.close(self._heard)
+        os.close(self._said)
 
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise SystemExit(128 + number)
+        self.asked = True
+        os.write(self._said, b"x")
 
-def _until(found: Iterable[Row | None], ended: threading.Event) -> Iterator[Row | None]:
-    for row in found:
-        if ended.is_set():
-            return
-        yield row
+    def wait(self, seconds: float) -> None:
+        """Let so many seconds pass, or fewer when a signal comes."""
+        select.select([self._heard], [], [], seconds)
+
+    def until(self, found: Iterable[Row | None]) -> Iterator[Row | None]:
+        """Pass rows on until a signal comes."""
+        for row in found:
+            if self.asked:
+                return
+            yield row
 
 
 def _take(found: Iterable[Row | None], limit: int | None) -> Iterator[Row | None]:

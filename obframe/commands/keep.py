@@ -1,25 +1,26 @@
-"""The commands that look after a storage: verify, stats, retention, backup, restore, repair."""
+"""The commands that look after what is stored: verify, stats, retention."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from obframe.commands.output import Format, note, utc, utc_after, write
+from obframe.commands.progress import choose_symbols, hold_readable, human, progress
 from obframe.commands.session import Choice, Session
-from obframe.errors import ObframeError, PluginError
-from obframe.protocols import Backup, Maintenance, Measurable, Storage, Usage
+from obframe.errors import PluginError
+from obframe.protocols import Measurable, Storage, Usage
 from obframe.retention import Cut, Held, hold, max_age, plan_storage
 from obframe.settings import Duration, RetentionSettings
 from obframe.times import check_range, parse_time
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
 from obframe.verify import ERRORS, Fault, Finding
 from obframe.verify import verify as verify_symbol
 from obframe.vetting import STORAGE
@@ -27,62 +28,6 @@ from obframe.vetting import STORAGE
 _DAY = 86_400
 _RECENT = 3_600
 """Seconds without a new row after which a symbol counts as no longer recorded."""
-
-
-def choose_symbols(storage: Storage, wanted: Sequence[str]) -> list[str]:
-    """Return the symbols asked for, all that are stored when none are.
-
-    Raises:
-        ObframeError: One is not stored.
-    """
-    stored = storage.symbols()
-    if not wanted:
-        return stored
-    for symbol in wanted:
-        check_symbol(symbol)
-        if symbol not in stored:
-            known = ", ".join(stored[:20]) or "nothing"
-            raise ObframeError(f"nothing is stored of {symbol!r}; stored: {known}")
-    return list(wanted)
-
-
-@contextmanager
-def progress(what: str, total: float | None) -> Iterator[Callable[[str, float], None]]:
-    """Show how far something is on the terminal, once it takes longer than a second.
-
-    Yields:
-        To be told what is being worked on, and how much more is done.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _name, _more: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    begun = time.monotonic()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task(what, total=total)
-    shown = False
-
-    def advance(name: str, more: float) -> None:
-        nonlocal shown
-        bar.update(task, advance=more, description=f"{what} {name}")
-        if not shown and time.monotonic() - begun > 1.0:
-            shown = True
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        if shown:
-            bar.stop()
 
 
 # -- verify --------------------------------------------------------------------------------------
@@ -109,7 +54,7 @@ def verify(
         seconds = {}
         for symbol in wanted:
             check_range(symbol, first, last)
-        held = {each.symbol: each for each in _hold_readable(storage, wanted)}
+        held = {each.symbol: each for each in hold_readable(storage, wanted)}
         for symbol in wanted:
             each = held.get(symbol)
             seconds[symbol] = 0 if each is None else each.seconds
@@ -146,17 +91,6 @@ def verify(
         f"{counts or 'nothing to complain of'}"
     )
     return 1 if wrong else 0
-
-
-def _hold_readable(storage: Storage, symbols: Sequence[str]) -> list[Held]:
-    """Return the ends of what can be read: damage there is told of by the verification itself."""
-    found = []
-    for symbol in symbols:
-        try:
-            found += hold(storage, [symbol])
-        except ObframeError:
-            continue
-    return found
 
 
 def _finding_cells(finding: Finding) -> list[object]:
@@ -263,15 +197,6 @@ def _outlook(session: Session, lines: Sequence[Line], usage: Usage, now: float) 
             yield f"the disk ({human(free)} free) is full in {free / growth:.1f} days at this rate"
 
 
-def human(size: float) -> str:
-    """Write a number of bytes for a person."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
 # -- retention -----------------------------------------------------------------------------------
 
 
@@ -286,8 +211,6 @@ def retention(choice: Choice, dry_run: bool, output: Format) -> int:
         with session.read() as storage:
             cuts = plan_storage(storage, None, session.settings.retention, time.time())
     else:
-        import asyncio
-
         cuts = asyncio.run(_delete(session))
     verb = "would go" if dry_run else "deleted"
     write(
@@ -332,118 +255,3 @@ async def _delete(session: Session) -> list[Cut]:
         if cuts and isinstance(storage, Measurable):
             storage.reclaim()
     return cuts
-
-
-# -- backup, restore, repair ---------------------------------------------------------------------
-
-
-def backup(choice: Choice, folder: Path, keep: int, output: Format) -> int:
-    """Add a backup of the storage to a folder, while a recorder may be writing it."""
-    maintenance = _maintain(choice)
-    with progress_of("copying") as tell:
-        taken = maintenance.backup(folder, tell)
-    removed = maintenance.prune(folder, keep) if keep else 0
-    _write_backups([taken], output, f"taken into {folder}")
-    note(f"{human(taken.copied)} of {human(taken.bytes)} were new")
-    if removed:
-        note(f"{removed} older backup{'s' * (removed != 1)} removed")
-    return 0
-
-
-def backups(choice: Choice, folder: Path, output: Format) -> int:
-    """List the backups in a folder."""
-    _write_backups(_maintain(choice).backups(folder), output, f"backups in {folder}")
-    return 0
-
-
-def restore(choice: Choice, folder: Path, name: str | None, output: Format) -> int:
-    """Put a backup where the settings say that the storage is; nothing may be there yet."""
-    maintenance = _maintain(choice)
-    with progress_of("restoring") as tell:
-        restored = maintenance.restore(folder, name, tell)
-    _write_backups([restored], output, f"restored from {folder}")
-    return 0
-
-
-def repair(choice: Choice, target: str, output: Format) -> int:
-    """Save what can be read of a damaged storage into a new one.
-
-    Returns:
-        1 when rows are known to be lost, else 0.
-    """
-    maintenance = _maintain(choice)
-    with progress_of("saving rows,") as tell:
-        repaired = maintenance.repair(target, tell)
-    write(
-        output,
-        repaired.lost,
-        columns=("symbol", "from (UTC)", "to", "seconds")
-        if output is Format.TABLE
-        else ("symbol", "start", "end", "seconds"),
-        cells=lambda gap: [
-            gap.symbol,
-            utc(gap.start) if output is Format.TABLE else gap.start,
-            utc_after(gap.end, gap.start) if output is Format.TABLE else gap.end,
-            gap.seconds,
-        ],
-        value=lambda gap: {
-            "symbol": gap.symbol, "start": gap.start, "end": gap.end, "seconds": gap.seconds,
-        },
-        title="what was lost; now gaps with the reason damaged",
-    )  # fmt: skip
-    note(
-        f"{target}: {repaired.rows:,} rows saved, {repaired.holes} unreadable places passed over, "
-        f"{repaired.foreign} foreign keys left out"
-    )
-    return 1 if repaired.lost or repaired.holes else 0
-
-
-def _maintain(choice: Choice) -> Maintenance:
-    session = choice.load([STORAGE])
-    provider = session.chosen[STORAGE.name]
-    if provider.maintenance is None:
-        raise PluginError(
-            provider.name,
-            "this storage offers neither backups nor repairs",
-            "use one that does, such as --storage rocksdb",
-        )
-    return provider.maintenance(session.settings.providers[provider.name])
-
-
-@contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is that tells how much is done, and of how much."""
-    with progress(what, None) as tell:
-        last = 0
-
-        def advance(done: int, of: int) -> None:
-            nonlocal last
-            name = f"{human(done)} of {human(of)}" if of else f"{done:,}"
-            tell(name, done - last)
-            last = done
-
-        yield advance
-
-
-_BACKUP = ("name", "created", "newest", "symbols", "bytes")
-
-
-def _backup_values(backup: Backup) -> list[Any]:
-    return [backup.name, backup.created, backup.newest, backup.symbols, backup.bytes]
-
-
-def _write_backups(found: Sequence[Backup], output: Format, title: str) -> None:
-    write(
-        output,
-        found,
-        columns=("name", "taken (UTC)", "newest row", "symbols", "size")
-        if output is Format.TABLE
-        else _BACKUP,
-        cells=lambda each: [
-            each.name, utc(each.created), utc(each.newest), each.symbols, human(each.bytes),
-        ]
-        if output is Format.TABLE
-        else _backup_values(each),
-        value=lambda each: dict(zip(_BACKUP, _backup_values(each), strict=True)),
-        title=title,
-    )  # fmt: skip

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +29,8 @@ from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 logger = logging.getLogger("obframe.run")
 
 _NOT_DRAINED = 3
+_SWITCH_INTERVAL = 0.0005
+"""Seconds, a tenth of Python's own."""
 _OBSERVERS_END = 5.0
 """Seconds that observers have at the end for what they were not told yet."""
 
@@ -125,7 +127,22 @@ def describe(summary: RunSummary) -> str:
         )
     else:
         lines.append("no updates were received")
+    lines += _sinks(summary.counters)
     return "\n         ".join(lines)
+
+
+def _sinks(counters: Mapping[str, int]) -> Iterator[str]:
+    """Say of each sink what it was told, and what it was not."""
+    for key, lag in counters.items():
+        if key.startswith("sink.") and key.endswith(".lag_seconds"):
+            name = key.removeprefix("sink.").removesuffix(".lag_seconds")
+            told = counters.get(f"sink.{name}.written", 0)
+            text = f"sink {name} was told {_count(told, 'row')}"
+            if dropped := counters.get(f"sink.{name}.dropped", 0):
+                text += f", {dropped:,} dropped"
+            if lost := counters.get(f"sink.{name}.lost_seconds", 0):
+                text += f", {_count(lost, 'second')} lost to retention"
+            yield text + (f", {lag:,} s behind" if lag else "")
 
 
 def _count(number: int, what: str) -> str:
@@ -180,6 +197,9 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         )
         if ending.asked:
             return None
+        if sinks:
+            # Their threads give the interpreter back sooner to the one that samples.
+            sys.setswitchinterval(_SWITCH_INTERVAL)
         # What has been loaded stays: the collector need not walk through it again while it runs.
         gc.collect()
         gc.freeze()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import keyword
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,30 +24,32 @@ from obframe.settings import CORE_SECTIONS
 
 MAX_NAME = 24
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
-_PLACEHOLDER = re.compile("obframe-myplugin|obframe_myplugin|MyPlugin|myplugin")
+_PLACEHOLDER = re.compile("obframe-myplugin|obframe_myplugin|myplugin")
 
 
 class _Kind(NamedTuple):
     """What a kind's project has beside the others.
 
     Attributes:
-        folder: Of its templates.
         what: For a person.
         dependency: What it needs besides obframe; empty: nothing.
-        trial: Options that have a run use it; no venue is needed for what it takes to see it work.
+        trial: The commands to see it at work.
     """
 
-    folder: str
     what: str
     dependency: str
-    trial: str
+    trial: tuple[str, ...]
 
 
+_RUN = "obframe run --plugins"
+_AIOHTTP = "aiohttp>=3.14,<4"
 _KINDS = {
-    "storage": _Kind("storage", "a storage", "", "--plugins myplugin"),
-    "feed": _Kind("feed", "a feed", "aiohttp>=3.14,<4", "--plugins rocksdb,myplugin"),
-    "symbols": _Kind("symbols", "a symbol source", "", "--plugins rocksdb,myplugin"),
-    "sink": _Kind("sink", "a sink", "aiohttp>=3.14,<4", "--plugins rocksdb,myplugin"),
+    "storage": _Kind("a storage", "", (f"{_RUN} myplugin",)),
+    "feed": _Kind("a feed", _AIOHTTP, (f"{_RUN} rocksdb,myplugin",)),
+    "symbols": _Kind(
+        "a symbol source", "", ("echo BTCUSDT > symbols.txt", f"{_RUN} rocksdb,myplugin")
+    ),
+    "sink": _Kind("a sink", _AIOHTTP, (f"{_RUN} rocksdb,myplugin",)),
 }
 
 _COMMON = {
@@ -86,15 +89,15 @@ def new(name: str, kind: str, folder: Path | None) -> int:
     except OSError as error:
         reason = f"{target} cannot be written: {error.strerror or error}"
         raise ConfigError([Problem("--folder", "", reason)]) from error
-    trial = _rename(_KINDS[kind].trial, name)
+    trial = "".join(f"  {_rename(line, name)}\n" for line in _KINDS[kind].trial)
     say(
         f"wrote {_KINDS[kind].what} that works: {target}\n"
         f"\n"
-        f"  cd {target}\n"
+        f"  cd {shlex.quote(str(target))}\n"
         f"  pip install -e '.[test]'\n"
         f"  pytest\n"
         f"  obframe plugins check {name}\n"
-        f"  obframe run {trial}\n"
+        f"{trial}"
         f"\n"
         f"then make it yours: src/{_rename('obframe_myplugin', name)}/plugin.py"
     )
@@ -130,7 +133,7 @@ def project(name: str, kind: str) -> Iterator[tuple[str, str]]:
             text = text.replace('["obframe>=', f'["{about.dependency}", "obframe>=')
         yield _rename(path, name), _rename(text, name)
     for path, source in _OWN.items():
-        text = (templates / about.folder / source).read_text(encoding="utf-8")
+        text = (templates / kind / source).read_text(encoding="utf-8")
         yield _rename(path, name), _rename(text, name)
     for path in _EMPTY:
         yield _rename(path, name), ""
@@ -141,7 +144,6 @@ def _rename(text: str, name: str) -> str:
     renamed = {
         "obframe-myplugin": "obframe-" + "-".join(words),
         "obframe_myplugin": "obframe_" + "_".join(words),
-        "MyPlugin": "".join(word.capitalize() for word in words),
         "myplugin": name,
     }
     return _PLACEHOLDER.sub(lambda found: renamed[found[0]], text)

@@ -11,6 +11,9 @@ from obframe.commands.output import Format, say, write
 from obframe.errors import ConfigError, Problem
 from obframe.testing.exchange import FAULTS, ExchangeOptions, serve
 
+_FIRST_NAMES = {"kraken": "BTC/USD", "coinbase": "BTC-USD"}
+_WITH_REST = ("coinbase",)
+
 
 def list_faults(output: Format) -> int:
     """Print every fault that can be asked for."""
@@ -51,6 +54,20 @@ def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: s
         return
     if output is not Format.TABLE:
         say(msgspec.json.encode(urls).decode())
+        return
+    if options.venue != "binance":
+        venue, names = options.venue, options.symbols
+        if isinstance(names, int):
+            names = (_FIRST_NAMES[venue],)
+        wanted = ",".join(f"{venue}/{name}" for name in names)
+        rest = f" --set {venue}.rest_url={rest_url}" if venue in _WITH_REST else ""
+        say(
+            f"{venue} on {ws_url}, serving a simulation, seed {options.seed}\n"
+            "record it from another terminal:\n"
+            f"  obframe run --plugins rocksdb,{venue} --symbols {wanted}{rest}"
+            f" --set {venue}.ws_url={ws_url}\n"
+            "Ctrl-C ends it."
+        )
         return
     what = "captures" if options.captures else f"a simulation, seed {options.seed}"
     say(

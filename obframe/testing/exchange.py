@@ -1,6 +1,7 @@
 """A venue on your desk: Binance's wire on loopback, from captures or a seeded simulation.
 
 One port serves REST and websockets. ``Exchange`` runs it inside a test, ``serve`` as a process.
+``exchange_kraken`` and ``exchange_coinbase`` do the same with other venues' wires.
 """
 
 from __future__ import annotations
@@ -19,18 +20,31 @@ from aiohttp import web
 
 from obframe.testing.exchange_capture import CaptureSource
 from obframe.testing.exchange_channel import Channel, wrap
+from obframe.testing.exchange_coinbase import CoinbaseExchange
 from obframe.testing.exchange_faults import FAULTS, Fault, FaultPlan, parse_fault
 from obframe.testing.exchange_hub import STALL_SECONDS, ExchangeStats, Fired, Sockets
 from obframe.testing.exchange_journal import Journal
+from obframe.testing.exchange_kraken import KrakenExchange
 from obframe.testing.exchange_loop import LoopSource
-from obframe.testing.exchange_market import MARKETS, Depth, Event, Source
+from obframe.testing.exchange_market import MARKETS, Depth, Event, Levels, Source
 from obframe.testing.exchange_options import ExchangeOptions
 from obframe.testing.exchange_rest import Rest, Weights
+from obframe.testing.exchange_script import ScriptedSource
 from obframe.testing.exchange_simulation import SimulationSource
 from obframe.testing.exchange_socket import Connection, frame
 from obframe.testing.exchange_ticker import Volumes
 
-__all__ = ["FAULTS", "Exchange", "ExchangeOptions", "ExchangeStats", "Fired", "serve"]
+__all__ = [
+    "FAULTS",
+    "CoinbaseExchange",
+    "Exchange",
+    "ExchangeOptions",
+    "ExchangeStats",
+    "Fired",
+    "KrakenExchange",
+    "make_exchange",
+    "serve",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +71,7 @@ class Exchange:
 
     Args:
         options: All its parameters.
+        source: Its market, instead of the one that the options ask for.
 
     Attributes:
         rest_url: Such as ``http://127.0.0.1:40123``.
@@ -73,10 +88,10 @@ class Exchange:
     rest_url: str
     ws_url: str
 
-    def __init__(self, options: ExchangeOptions) -> None:
+    def __init__(self, options: ExchangeOptions, source: Source | None = None) -> None:
         self.options = options
         self.faults = FaultPlan()
-        self.source = make_source(options)
+        self.source = source or make_source(options)
         self.market = self.source.market
         self.volumes = Volumes(self.source.listings)
         for text in options.faults:
@@ -140,11 +155,31 @@ class Exchange:
         Raises:
             ValueError: The fault is not known, or its symbol not listed.
         """
-        fault = parse_fault(text)
+        fault = parse_fault(text, "binance")
         if fault.symbol and fault.symbol not in self.source.listings:
             listed = ", ".join(self.source.listings)
             raise ValueError(f"fault {text!r}: no symbol {fault.symbol!r}: choose from {listed}")
         self.faults.arm(fault)
+
+    def heal(self, name: str) -> None:
+        """Have a fault strike no more."""
+        self.faults.disarm(name)
+
+    def change(self, symbol: str, bids: Levels, asks: Levels) -> None:
+        """Have a book of a scripted market change, and send the event at once.
+
+        Raises:
+            ValueError: The market moves by itself.
+            KeyError: The symbol is not listed.
+        """
+        if not isinstance(self.source, ScriptedSource):
+            raise ValueError("the market moves by itself: give Exchange a ScriptedSource")
+        self._publish(self.source.change(symbol, bids, asks))
+        self._sockets.flush()
+
+    def reset_connections(self) -> None:
+        """Break every websocket connection, as a network does."""
+        self._sockets.reset_all()
 
     async def wait_finished(self) -> None:
         """Wait for the captures' end; a simulation has none.
@@ -286,6 +321,17 @@ def _read_tls(path: Path | None) -> ssl.SSLContext | None:
     return context
 
 
+def make_exchange(options: ExchangeOptions) -> Exchange | KrakenExchange | CoinbaseExchange:
+    """Return the venue that the options name.
+
+    Raises:
+        ValueError: As ``Exchange``.
+    """
+    if options.venue == "kraken":
+        return KrakenExchange(options)
+    return CoinbaseExchange(options) if options.venue == "coinbase" else Exchange(options)
+
+
 async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None]) -> None:
     """Run a venue until SIGINT, SIGTERM or, with ``at_end="exit"``, the captures' end.
 
@@ -300,7 +346,7 @@ async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     with contextlib.ExitStack() as handlers:
-        async with Exchange(options) as venue:
+        async with make_exchange(options) as venue:
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not every thread and platform can: then the caller's own way of ending applies.
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):

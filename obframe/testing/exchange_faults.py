@@ -30,27 +30,32 @@ class _Kind:
     defaults: Mapping[str, Value] = field(default_factory=dict)
     count: int = 1
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    venues: tuple[str, ...] = ("binance",)
 
 
 _FOREVER = 10**9
+_ALL = ("binance", "kraken", "coinbase")
+_KRAKEN = ("kraken",)
 _IDS = ("order", "negative", "float", "bool", "string", "huge")
 
 _KINDS: dict[str, _Kind] = {
-    "drop": _Kind(Scope.MESSAGE, "the message is not sent: a true gap"),
-    "dup": _Kind(Scope.MESSAGE, "the message is sent twice"),
+    "drop": _Kind(Scope.MESSAGE, "the message is not sent: a true gap", venues=_ALL),
+    "dup": _Kind(Scope.MESSAGE, "the message is sent twice", venues=_ALL),
     "reorder": _Kind(Scope.MESSAGE, "the message is sent after the next one"),
     "garbage": _Kind(
         Scope.MESSAGE,
         "a frame that is not JSON, instead of the message or before it (mode=instead, before)",
         {"mode": "instead"},
         choices={"mode": ("instead", "before")},
+        venues=_ALL,
     ),
-    "truncate": _Kind(Scope.MESSAGE, "the frame is cut in half"),
+    "truncate": _Kind(Scope.MESSAGE, "the frame is cut in half", venues=_ALL),
     "nan": _Kind(
         Scope.MESSAGE,
         "value= stands for the first level's price (field=price) or quantity (field=quantity)",
         {"value": "NaN", "field": "price"},
         choices={"field": ("price", "quantity")},
+        venues=_ALL,
     ),
     "badid": _Kind(
         Scope.MESSAGE,
@@ -78,17 +83,24 @@ _KINDS: dict[str, _Kind] = {
         " (mode=hold)",
         {"seconds": 30.0, "mode": "lose"},
         choices={"mode": ("lose", "hold")},
+        venues=_ALL,
     ),
     "halt": _Kind(
         Scope.MESSAGE,
-        "exchangeInfo says BREAK and the symbol falls silent, for seconds= (0: for good)",
+        "the symbol is said to be halted and falls silent, for seconds= (0: for good)",
         {"seconds": 0.0},
+        venues=_ALL,
     ),
-    "close": _Kind(Scope.CONNECTION, "after the message its connections are closed, code 1001"),
-    "abort": _Kind(Scope.CONNECTION, "instead of the message its connections are reset"),
+    "close": _Kind(
+        Scope.CONNECTION, "after the message its connections are closed, code 1001", venues=_ALL
+    ),
+    "abort": _Kind(
+        Scope.CONNECTION, "instead of the message its connections are reset", venues=_ALL
+    ),
     "black-hole": _Kind(
         Scope.CONNECTION,
         "from this message on its connections stay open and nothing moves: no data, ping or pong",
+        venues=_ALL,
     ),
     "slices": _Kind(
         Scope.CONNECTION,
@@ -101,8 +113,12 @@ _KINDS: dict[str, _Kind] = {
         "before the message a frame of size= bytes, an event of an unknown type",
         {"size": 1_200_000},
     ),
-    "unknown-event": _Kind(Scope.CONNECTION, "before the message an event of an unknown type"),
-    "stray": _Kind(Scope.CONNECTION, "before the message a depth event of an unsubscribed symbol"),
+    "unknown-event": _Kind(
+        Scope.CONNECTION, "before the message an event of an unknown type", venues=_ALL
+    ),
+    "stray": _Kind(
+        Scope.CONNECTION, "before the message a depth event of an unsubscribed symbol", venues=_ALL
+    ),
     "shutdown": _Kind(
         Scope.CONNECTION,
         "serverShutdown on every connection of the venue, which closes them after seconds=",
@@ -120,12 +136,36 @@ _KINDS: dict[str, _Kind] = {
     "old-snapshot": _Kind(
         Scope.REST, "the answer's lastUpdateId lies before all that the stream carried"
     ),
-    "ack-error": _Kind(Scope.SUBSCRIBE, "the request is refused"),
-    "accept-close": _Kind(Scope.ACCEPT, "the connection is accepted and closed"),
+    "ack-error": _Kind(Scope.SUBSCRIBE, "the request is refused", venues=_ALL),
+    "checksum": _Kind(Scope.MESSAGE, "the message carries a wrong checksum", venues=_KRAKEN),
+    "no-checksum": _Kind(
+        Scope.MESSAGE,
+        "the message carries no checksum (kind=absent) or 0 for one (kind=zero)",
+        {"kind": "zero"},
+        choices={"kind": ("zero", "absent")},
+        venues=_KRAKEN,
+    ),
+    "maintenance": _Kind(
+        Scope.CONNECTION,
+        "the venue says that it is in maintenance, for seconds=",
+        {"seconds": 5.0},
+        venues=_KRAKEN,
+    ),
+    "msg-rate": _Kind(
+        Scope.SUBSCRIBE, "the request is one too many", venues=("kraken", "coinbase")
+    ),
+    "error": _Kind(
+        Scope.CONNECTION,
+        "before the message an error that nobody asked for, with message= as its words",
+        {"message": "internal error"},
+        venues=("coinbase",),
+    ),
+    "accept-close": _Kind(Scope.ACCEPT, "the connection is accepted and closed", venues=_ALL),
 }
 
 FAULTS: dict[str, str] = {
-    name: f"{kind.help} (N: {kind.scope.value})" for name, kind in _KINDS.items()
+    name: f"{kind.help} (N: {kind.scope.value}; {', '.join(kind.venues)})"
+    for name, kind in _KINDS.items()
 }
 """Name of each fault to one line of help.
 
@@ -175,8 +215,12 @@ class Fault:
         return str(self.values[key])
 
 
-def parse_fault(text: str) -> Fault:
+def parse_fault(text: str, venue: str = "") -> Fault:
     """Read ``NAME[@N][:key=value,…]``.
+
+    Args:
+        text: What was asked for.
+        venue: Where it shall strike; empty: anywhere.
 
     Raises:
         ValueError: The name, the N, a key or a value is not known; the message says which are.
@@ -184,10 +228,12 @@ def parse_fault(text: str) -> Fault:
     head, _, tail = text.partition(":")
     name, at_sign, number = head.partition("@")
     kind = _KINDS.get(name)
-    if kind is None:
-        close = difflib.get_close_matches(name, _KINDS, n=1)
-        mend = f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(_KINDS)
-        raise ValueError(f"{text!r}: no fault {name!r}: {mend}")
+    here = [name for name, kind in _KINDS.items() if not venue or venue in kind.venues]
+    if kind is None or name not in here:
+        close = difflib.get_close_matches(name, here, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else "choose from " + ", ".join(here)
+        where = f" of {venue}" if kind is not None else ""
+        raise ValueError(f"{text!r}: no fault {name!r}{where}: {mend}")
     at = _integer(text, "N", number) if at_sign else 1
     common: dict[str, Value] = {"count": kind.count, "every": 0, "symbol": ""}
     values: dict[str, Value] = {**common, **kind.defaults}
@@ -249,6 +295,10 @@ class FaultPlan:
     def arm(self, fault: Fault) -> None:
         """Have a fault strike; its N counts from now."""
         self._armed.append(_Armed(fault, Counter(self._counts)))
+
+    def disarm(self, name: str) -> None:
+        """Have every fault of this name strike no more."""
+        self._armed = [armed for armed in self._armed if armed.fault.name != name]
 
     def due(self, scope: Scope, key: str = "", symbol: str = "") -> list[tuple[Fault, bool]]:
         """Count one more of ``scope`` under ``key`` and return what strikes now.

@@ -129,6 +129,11 @@ class Sockets:
         for connection in list(self._connections):
             connection.drop(1001, reason)
 
+    def reset_all(self) -> None:
+        """Break every connection."""
+        for connection in list(self._connections):
+            connection.reset()
+
     async def stop(self, release: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Close every connection, call ``release`` and end all tasks."""
         self.close_all("Going away")

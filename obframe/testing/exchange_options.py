@@ -11,6 +11,7 @@ from obframe.testing.exchange_faults import parse_fault
 from obframe.testing.exchange_market import MARKETS
 from obframe.types import check_symbol
 
+VENUES = ("binance", "kraken", "coinbase")
 AT_END = ("idle", "close", "exit")
 
 
@@ -19,6 +20,7 @@ class ExchangeOptions:
     """What a venue on the desk serves, and how.
 
     Args:
+        venue: Whose wire: ``binance``, or ``kraken`` or ``coinbase``, which are simulated only.
         host: Address to listen on.
         port: TCP port for REST and websockets alike; 0 takes a free one.
         market: ``spot``, ``usdm`` or ``coinm``; empty: what the captures are, else ``spot``.
@@ -47,6 +49,7 @@ class ExchangeOptions:
         ValueError: One or more are out of range; the message names all, with the mend.
     """
 
+    venue: str = "binance"
     host: str = "127.0.0.1"
     port: int = 0
     market: str = ""
@@ -81,6 +84,11 @@ class ExchangeOptions:
             if not good:
                 found.append(f"exchange {name} = {getattr(self, name)!r}: {mend}")
 
+        need(self.venue in VENUES, "venue", f"give one of {', '.join(VENUES)}")
+        if self.venue != "binance":
+            mend = f"the venue {self.venue} is a plain simulation: leave it out"
+            for name in ("market", "captures", "loop", "tls", "weight_limit"):
+                need(not getattr(self, name), name, mend)
         need(0 <= self.port <= 65535, "port", "give 0 (any free port) to 65535")
         need(
             self.market in ("", *MARKETS), "market", f"give one of {', '.join(MARKETS)} or nothing"
@@ -88,7 +96,7 @@ class ExchangeOptions:
         need(self.speed >= 0, "speed", "give times real time, such as 10; 0 for no waiting")
         need(self.at_end in AT_END, "at_end", f"give one of {', '.join(AT_END)}")
         need(0 < self.rate <= 1000, "rate", "give events a second and symbol, up to 1000")
-        need(5 <= self.levels <= 20_000, "levels", "give levels a side, 5 to 20000")
+        need(5 <= self.levels <= 50_000, "levels", "give levels a side, 5 to 50000")
         need(0 <= self.loop <= 10_000, "loop", "give events to make beforehand, up to 10000, or 0")
         need(not (self.loop and self.captures), "loop", "captures are not looped: give 0")
         need(self.tls is None or self.tls.is_file(), "tls", "is not a file: check the path")
@@ -115,7 +123,7 @@ class ExchangeOptions:
                 found.append(f"exchange captures: {str(path)!r} is not a file: check the path")
         for text in self.faults:
             try:
-                parse_fault(text)
+                parse_fault(text, self.venue if self.venue in VENUES else "")
             except ValueError as error:
                 found.append(f"exchange faults: {error}")
         return found

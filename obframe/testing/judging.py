@@ -20,20 +20,13 @@ from typing import Any, TextIO
 
 import pytest
 
-from obframe.testing.contracts import (
-    Contract,
-    FeedContract,
-    SinkContract,
-    StorageContract,
-    SymbolSourceContract,
-)
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
-CONTRACTS: dict[str, type[Contract]] = {
-    FEED.name: FeedContract,
-    SINK.name: SinkContract,
-    STORAGE.name: StorageContract,
-    SYMBOL_SOURCE.name: SymbolSourceContract,
+_CONTRACTS = {
+    FEED.name: "FeedContract",
+    SINK.name: "SinkContract",
+    STORAGE.name: "StorageContract",
+    SYMBOL_SOURCE.name: "SymbolSourceContract",
 }
 
 _FILE = "test_contract.py"
@@ -47,13 +40,25 @@ class Judge:
     """Listens to pytest. A pytest plugin.
 
     Args:
+        reference: Where the contract is.
+        kind: Name of the kind that it has to be for.
         out: Where events are printed.
         only: Run these rules; empty for all.
         limit: Seconds that one rule may take; then the process dumps where it is and ends.
         errors: Where the dump goes.
     """
 
-    def __init__(self, out: TextIO, only: Sequence[str], limit: float, errors: TextIO) -> None:
+    def __init__(
+        self,
+        reference: str,
+        kind: str,
+        out: TextIO,
+        only: Sequence[str],
+        limit: float,
+        errors: TextIO,
+    ) -> None:
+        self._reference = reference
+        self._kind = kind
         self._out = out
         self._only = frozenset(only)
         self._limit = limit
@@ -64,6 +69,16 @@ class Judge:
         """Print one event."""
         self._out.write(json.dumps({"event": event, **what}) + "\n")
         self._out.flush()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> bool | None:
+        """Import the contract: not before, so that pytest shows what its assertions compared."""
+        try:
+            find_contract(self._reference, self._kind)
+        except Refusal as refusal:
+            self.tell("refused", why=str(refusal))
+            return True  # that was all there is to collect
+        return None
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """List the rules; keep those that are asked for."""
@@ -122,7 +137,7 @@ def _why(report: pytest.TestReport) -> str:
     return lines[0].removeprefix("AssertionError: ") if lines else "failed without a word"
 
 
-def find_contract(reference: str, kind: str) -> type[Contract]:
+def find_contract(reference: str, kind: str) -> type[Any]:
     """Import a contract.
 
     Args:
@@ -133,11 +148,12 @@ def find_contract(reference: str, kind: str) -> type[Contract]:
         Refusal: It cannot be imported, or is no contract of this kind.
     """
     module, _, name = reference.partition(":")
+    pytest.register_assert_rewrite(module)
+    wanted = getattr(importlib.import_module("obframe.testing.contracts"), _CONTRACTS[kind])
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
         raise Refusal(f"{reference} cannot be imported: {type(error).__name__}: {error}") from error
-    wanted = CONTRACTS[kind]
     if not (isinstance(found, type) and issubclass(found, wanted)):
         raise Refusal(f"{reference} is no subclass of {wanted.__module__}.{wanted.__qualname__}")
     return found
@@ -149,18 +165,11 @@ def main(arguments: Sequence[str]) -> int:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     errors = os.fdopen(os.dup(2), "w", encoding="utf-8")
     os.dup2(2, 1)  # what the plugin prints is not what is told
-    judge = Judge(out, only, float(limit), errors)
-    try:
-        contract = find_contract(reference, kind)
-    except Refusal as refusal:
-        judge.tell("refused", why=str(refusal))
-        return 1
+    judge = Judge(reference, kind, out, only, float(limit), errors)
+    module, _, name = reference.partition(":")
     home = Path(folder)
     (home / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    (home / _FILE).write_text(
-        f"from {contract.__module__} import {contract.__qualname__} as TestContract\n",
-        encoding="utf-8",
-    )
+    (home / _FILE).write_text(f"from {module} import {name} as TestContract\n", encoding="utf-8")
     options = ["-c", str(home / "pytest.ini"), "--rootdir", folder, "--basetemp", str(home / "tmp")]
     options += ["-p", "no:cacheprovider", "-p", "no:terminal"]
     return int(pytest.main([*options, str(home / _FILE)], plugins=[judge]))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from obframe.protocols import Storage
 from obframe.testing.exchange_market import Levels
 from obframe.testing.reference import ReferenceBook
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH
+
+_CLOSE = 1000
+"""How far above an event's time an id of that event may lie, to be unlike the one before."""
 
 
 @dataclass(slots=True)
@@ -125,6 +129,37 @@ def judge_by(
         else:
             verdict.wrong.append(f"{symbol}:{record.timestamp} differs at update {update_id}")
     return verdict
+
+
+def truth_by_time(journal: Path) -> Callable[[int], tuple[Levels, Levels] | None]:
+    """Return what ``judge_by`` needs of a venue whose update ids are made of times.
+
+    Args:
+        journal: The file of one symbol; its ids are times, too.
+
+    Returns:
+        A function that gives both sides after the last event at or before an id; None for what lies
+        outside of the journal.
+    """
+    book = ReferenceBook()
+    ids: list[int] = []
+    sides: list[tuple[Levels, Levels]] = []
+    for message in read_journal(journal):
+        if "lastUpdateId" in message:
+            book.load(message["lastUpdateId"], message["bids"], message["asks"])
+        else:
+            if message["pu"] != book.update_id:
+                raise ValueError(f"the journal has a gap before update {message['u']}")
+            book.apply(message["u"], message["b"], message["a"])
+        ids.append(book.update_id)
+        sides.append((book.bids(SNAPSHOT_DEPTH), book.asks(SNAPSHOT_DEPTH)))
+
+    def truth(update_id: int) -> tuple[Levels, Levels] | None:
+        index = bisect_right(ids, update_id) - 1
+        known = index >= 0 and update_id <= ids[-1] + _CLOSE
+        return sides[index] if known else None
+
+    return truth
 
 
 def _rebuild(

@@ -1,6 +1,6 @@
 """Hypothesis strategies for decimals, books, depth streams and the JSON that carries them.
 
-Needs the ``test`` extra. Everything drawn here is valid unless its name says otherwise, and stays
+Needs ``obframe[testing]``. Everything drawn here is valid unless its name says otherwise, and stays
 within what a book holds exactly: prices below 10,000 with up to 15 decimals, quantities up to
 10**12 with up to 18.
 """
@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
+
+from obframe._core import DepthSnapshot, DepthUpdate
+from obframe.protocols import FeedEvent
+from obframe.testing.reference import ReferenceBook
+from obframe.types import FeedStatus, GapReason, Instrument, StreamEvent
 
 Level = tuple[str, str]
 
@@ -48,6 +53,39 @@ class DepthStream:
     bids: tuple[Level, ...]
     asks: tuple[Level, ...]
     diffs: tuple[Diff, ...]
+
+
+@dataclass(frozen=True)
+class FaultyStream:
+    """What a venue truly did, and what of it a feed emits.
+
+    Attributes:
+        instrument: Whose.
+        stream: The truth.
+        events: In order, from the first ``SUBSCRIBED``. Lost updates, ones that come twice or late,
+            broken streams and snapshots that are old or ahead are among them; the end is clean: a
+            new stream, a snapshot, and all updates after it.
+    """
+
+    instrument: Instrument
+    stream: DepthStream
+    events: tuple[FeedEvent, ...]
+
+    def book_at(self, update_id: int) -> ReferenceBook:
+        """Return the venue's book as it was at an update id.
+
+        Raises:
+            KeyError: It never had that id.
+        """
+        book = ReferenceBook()
+        book.load(self.stream.last_update_id, self.stream.bids, self.stream.asks)
+        for diff in self.stream.diffs:
+            if book.update_id == update_id:
+                break
+            book.apply(diff.last, diff.bids, diff.asks)
+        if book.update_id != update_id:
+            raise KeyError(update_id)
+        return book
 
 
 def decimals(largest: int, places: int) -> st.SearchStrategy[str]:
@@ -91,6 +129,60 @@ def depth_streams(draw: st.DrawFn, max_diffs: int = 12) -> DepthStream:
         last = first + draw(st.integers(0, 50))
         diffs.append(Diff(first, last, draw(levels()), draw(levels())))
     return DepthStream(start, draw(levels(30)), draw(levels(30)), tuple(diffs))
+
+
+_FAULTS = ("lost", "twice", "late", "broken", "refused", "snapshot", "snapshot")
+
+
+@st.composite
+def faulty_streams(draw: st.DrawFn, max_diffs: int = 12, symbol: str = "BTCUSDT") -> FaultyStream:
+    """Draw a stream, and what faults between venue and feed make of it.
+
+    Args:
+        draw: Given by Hypothesis.
+        max_diffs: Most updates of the venue.
+        symbol: Whose.
+    """
+    stream = draw(depth_streams(max_diffs))
+    instrument = Instrument(symbol)
+    whole = FaultyStream(instrument, stream, ())
+    ids = [stream.last_update_id, *(diff.last for diff in stream.diffs)]
+
+    def status(event: StreamEvent, reason: GapReason | None = None) -> FeedStatus:
+        return FeedStatus(event, frozenset({instrument}), reason)
+
+    def snapshot(at: int) -> DepthSnapshot:
+        book = whole.book_at(ids[min(max(at, 0), len(ids) - 1)])
+        return DepthSnapshot(symbol, book.update_id, book.bids(), book.asks())
+
+    updates = [
+        DepthUpdate(symbol, diff.first, diff.last, diff.first - 1, diff.bids, diff.asks)
+        for diff in stream.diffs
+    ]
+    events: list[FeedEvent] = [status(StreamEvent.SUBSCRIBED)]
+    for index, update in enumerate(updates):
+        match draw(st.sampled_from(("right", "right", "right", *_FAULTS))):
+            case "lost":
+                pass
+            case "twice":
+                events += [update, update]
+            case "late":
+                events += [*updates[index + 1 : index + 2], update]
+            case "broken":
+                events += [
+                    status(StreamEvent.DISCONNECTED, GapReason.DISCONNECTED),
+                    status(StreamEvent.SUBSCRIBED),
+                ]
+            case "refused":
+                events.append(status(StreamEvent.INVALID, GapReason.INVALID))
+            case "snapshot":
+                events += [update, snapshot(index + 1 + draw(st.integers(-3, 3)))]
+            case _:
+                events.append(update)
+    events += [status(StreamEvent.DISCONNECTED), status(StreamEvent.SUBSCRIBED)]
+    tail = draw(st.integers(0, len(updates)))
+    events += [snapshot(tail), *updates[tail:]]
+    return FaultyStream(instrument, stream, tuple(events))
 
 
 _SPACES = st.text(" \t\r\n", max_size=2)

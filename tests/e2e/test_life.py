@@ -60,7 +60,7 @@ def test_query_symbols_and_gaps_work_while_a_recorder_runs(desk: Any) -> None:
     place = ("--set", f"rocksdb.path={desk.path}")
     result = desk.run("query", "BTCUSDT", *place, "--from", "-1m", "--format", "jsonl")
     rows = [json.loads(line) for line in result.stdout.splitlines()]
-    assert set(rows[0]) == {"symbol", "timestamp", "update_id", "bids", "asks"}
+    assert set(rows[0]) == {"symbol", "timestamp", "update_id", "trust", "bids", "asks"}
     assert len(rows[0]["bids"]) == len(rows[0]["asks"]) == 20
     assert all(isinstance(text, str) for level in rows[0]["bids"] for text in level)
     result = desk.run("symbols", *place, "--format", "json")

@@ -952,3 +952,69 @@ def test_close_waits_for_calls_in_other_threads(settings: RocksSettings) -> None
         assert not thread.is_alive()
     assert faults == []
     RocksStorage.open(settings).close()
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 511, 512, 520, 1500])
+def test_batches_are_the_scan(settings: RocksSettings, count: int) -> None:
+    """Dense and with holes, in memory and in files; all of them, whatever the batches' sizes."""
+    rows = [row for row in records("BTCUSDT", T, count) if row.timestamp % 97 != 5]
+    with opened(settings) as storage:
+        storage.append([*rows, *records("BTCUSDT1", T, 9), *records("BTCUSD", T, 9)])
+        for _ in range(2):
+            found = list(storage.scan_batches("BTCUSDT", *ALWAYS))
+            assert all(batch.timestamps for batch in found)
+            assert (
+                [
+                    Record("BTCUSDT", second, value)
+                    for batch in found
+                    for second, value in zip(batch.timestamps, batch.values, strict=True)
+                ]
+                == rows
+                == list(storage.scan("BTCUSDT", *ALWAYS))
+            )
+            storage.flush()
+        assert list(storage.scan_batches("BTCUSDT", T + count, MAX_TIMESTAMP)) == []
+        with pytest.raises(SymbolError):
+            storage.scan_batches("BTC:USDT", *ALWAYS)
+
+
+def test_batches_pass_over_keys_that_are_no_row_s(settings: RocksSettings) -> None:
+    """Longer, shorter, and of the right length but no digits: none is taken for a row."""
+    rows = records("AAA", T, 30)
+    strays = [b"%d1", b"1%d", b"%d_", b"%d\0", b"%d:1"]
+    keys = [b"AAA:" + stray % (T + n) for n in range(30) for stray in strays]
+    keys += [b"AAA:17371584:0", b"AAA:17371584_1", b"AAA:173715840", b"AAA:17371584001"]
+    with opened(settings) as storage:
+        storage.append(rows)
+    options = rocksdict.Options(raw_mode=True)
+    with rocksdict.Rdict(settings.path, options) as database:
+        for key in keys:
+            database[key] = b"x"
+    with opened(settings) as storage:
+        found = list(storage.scan_batches("AAA", *ALWAYS))
+    assert [second for batch in found for second in batch.timestamps] == [
+        row.timestamp for row in rows
+    ]
+    assert [value for batch in found for value in batch.values] == [row.value for row in rows]
+
+
+def test_row_46_a_window_over_a_damaged_block_names_file_and_range(
+    settings: RocksSettings,
+) -> None:
+    rows = [
+        Record("BTCUSDT", T + n, Snapshot("", n, T + n, [(f"{n}.5", f"{n}")] * 20, []).pack())
+        for n in range(4000)
+    ]
+    with opened(settings) as storage:
+        storage.append(rows)
+        storage.flush()
+    file = _only(settings.path, "*.sst")
+    _damage(file, 0.5)
+    with obframe.open(settings.path) as store:
+        text = rf"{file.name}.*rows of BTCUSDT from (\d+) on, up to {T + 3999}, were not read"
+        with pytest.raises(StoreCorrupt, match=text) as caught:
+            store.window("BTCUSDT", T, T + 3999)
+        unread = int(str(caught.value).rpartition(" from ")[2].split()[0])
+        assert T < unread < T + 4000
+        assert len(store.window("BTCUSDT", T, unread - 1)) == unread - T
+        assert len(store.window("BTCUSDT", unread + 400, T + 3999)) == T + 3600 - unread

@@ -30,6 +30,28 @@ def assert_same(book: OrderBook, reference: ReferenceBook) -> None:
     assert (book.bid_count, book.ask_count) == (len(reference.bids()), len(reference.asks()))
 
 
+@given(depth_streams(), st.integers(0, 12), st.integers(0, 31), st.integers(0, 31))
+def test_digits_and_parts_are_those_of_the_reference_book(
+    stream: DepthStream, depth: int, price_decimals: int, quantity_decimals: int
+) -> None:
+    book, reference = start(stream)
+    for diff in stream.diffs:
+        book.apply(make_update(diff))
+        reference.apply(diff.last, diff.bids, diff.asks)
+    expected = "".join(
+        strip(price, price_decimals) + strip(quantity, quantity_decimals)
+        for price, quantity in (*reference.asks(depth), *reference.bids(depth))
+    )
+    assert book.digits(depth, price_decimals, quantity_decimals) == expected.encode()
+    assert book.bids(start=depth) == reference.bids()[depth:]
+    assert book.asks(3, start=depth) == reference.asks()[depth : depth + 3]
+
+
+def strip(number: str, decimals: int) -> str:
+    whole, _, fraction = number.partition(".")
+    return (whole + fraction.ljust(decimals, "0")).lstrip("0")
+
+
 @given(depth_streams())
 def test_rows_12_13_14_book_equals_the_reference_book(stream: DepthStream) -> None:
     """Huge quantities, prices that come twice, decimals that grow, deletes of what is not there."""

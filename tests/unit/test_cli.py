@@ -14,12 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, Record, Snapshot
+from obframe import Gap, GapReason, Mark, MarkKind, Record, Snapshot
 from obframe.commands.record import choose_loop, describe
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
@@ -48,6 +49,8 @@ async def stored(command_line: CommandLine) -> CommandLine:
             )
         storage.append_gaps([Gap("BBB", FIRST + 4, FIRST + 5, GapReason.SEQUENCE, "5 after 3")])
         storage.append_gaps([Gap("CCC", FIRST, FIRST + 9, GapReason.UNKNOWN_SYMBOL, "not listed")])
+        storage.append_marks([Mark("BBB", FIRST + 6, FIRST + 6, MarkKind.EPOCH)])
+        storage.append_marks([Mark("BBB", FIRST + 6, FIRST + 7, MarkKind.UNCERTAIN)])
     return command_line
 
 
@@ -73,9 +76,9 @@ def test_query_prints_rows_as_stored_ends_included(stored: CommandLine) -> None:
         "symbol": "AAA",
         "timestamp": FIRST + 2,
         "update_id": 3,
+        "trust": [],
         "bids": [["100.50", "1.5"]],
         "asks": [["100.60", "2.0"]],
-        "trust": [],
     }
     assert [row["timestamp"] for row in rows] == [FIRST + 2, FIRST + 3, FIRST + 4]
     whole = stored.run("query", "AAA", *window, "--format", "json")
@@ -138,6 +141,58 @@ def test_query_gives_the_last_rows_of_the_window(stored: CommandLine) -> None:
     assert seconds("--last", "2", "--to", str(FIRST + 5)) == [2, 3]
     assert seconds("--last", "9", "--from", str(FIRST + 7)) == [7, 8, 9]
     assert len(seconds("--last", "1000")) == 8
+
+
+def test_query_tells_how_far_each_row_can_be_trusted(stored: CommandLine) -> None:
+    rows = lines(stored.run("query", "BBB", "--format", "jsonl"))
+    assert {row["timestamp"] - FIRST: row["trust"] for row in rows if row["trust"]} == {
+        6: ["uncertain", "epoch"],
+        7: ["uncertain"],
+    }
+    table = list(csv.DictReader(io.StringIO(stored.run("query", "BBB", "--format", "csv").stdout)))
+    assert [row["trust"] for row in table[3:7]] == ["live", "uncertain+epoch", "uncertain", "live"]
+    printed = [line.split() for line in stored.run("query", "BBB").stdout.splitlines()]
+    assert [line[-1] for line in printed[6:10]] == [row["trust"] for row in table[3:7]]
+
+
+# -- following -------------------------------------------------------------------------------
+
+
+def test_follow_prints_what_is_stored_and_ends_after_the_limit(stored: CommandLine) -> None:
+    result = stored.run("query", "BBB", "--follow", "--limit", "8", "--format", "jsonl")
+    assert [row["timestamp"] - FIRST for row in lines(result)] == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert "00:00:04 to 2025-01-18 00:00:05: 2 seconds have no row (sequence)" in result.stderr
+    last = ("--last", "3", "--limit", "2")
+    result = stored.run("query", "BBB", "--follow", *last, "--format", "jsonl")
+    assert [row["timestamp"] - FIRST for row in lines(result)] == [7, 8]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("output", ["table", "json", "jsonl", "csv"])
+def test_follow_ends_in_order_by_a_signal(
+    stored: CommandLine, number: signal.Signals, output: str
+) -> None:
+    expected = stored.run("query", "AAA", "--format", output)
+    with stored.start("query", "AAA", "-f", "--format", output) as process:
+        assert process.stdout is not None
+        printed = ""
+        while "00:00:09" not in printed and str(FIRST + 9) not in printed:
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            printed += line
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert not errors
+    if output == "table":
+        assert (printed + rest).count("2025-01-18 00:00:0") == 10
+    else:
+        assert printed + rest == expected.stdout
+
+
+def test_follow_says_what_does_not_go_with_it(stored: CommandLine) -> None:
+    assert "--follow, not both" in failure(stored.run("query", "AAA", "-f", "--to", "now"), 2)
+    assert "did you mean AAA" in failure(stored.run("query", "AAB", "-f"), 1)
 
 
 def test_a_narrow_table_keeps_every_digit(stored: CommandLine) -> None:
@@ -264,6 +319,9 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["run", "--format", "csv"], 2, "csv"),
         (["run", "--symbols", "A,okx/BTC-USDT"], 2, "--symbols: static.symbols: symbol 'okx/BTC"),
         (["run", "--symbols", "A,okx/BTC-USDT"], 2, "not loaded (loaded: binance)"),
+        (["run", "--plugins", "kraken", "--symbols", "binance/A"], 2, "(loaded: kraken)"),
+        (["run", "--plugins", "kraken", "--symbols", "A/B,kraken/A/B"], 2, "same book as 'A/B'"),
+        (["run", "--feed", "kraken"], 4, "--plugins kraken"),
         (["run", "--symbols", "A,binance/A"], 2, "is the same book as 'A'"),
         (["run", "--symbols", "binance/"], 2, "no symbol of it"),
         (["demo", "--symbols", "binance/A"], 2, "names a venue"),
@@ -401,6 +459,13 @@ def test_the_end_of_a_run_is_told_of_this_run() -> None:
         "stored 1 row, 1 symbol-second without a row (connecting 1)",
         "no updates were received",
     ]
+    counters = {"sink.a-b.written": 1, "sink.a-b.lag_seconds": 0, "sink.csv.lag_seconds": 1200}
+    counters |= {"sink.csv.dropped": 1000, "sink.csv.lost_seconds": 1}
+    told = describe(replace(summary(1, 0, {}), counters=counters)).split("\n         ")
+    assert told[2:] == [
+        "sink a-b was told 1 row",
+        "sink csv was told 0 rows, 1,000 dropped, 1 second lost to retention, 1,200 s behind",
+    ]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["run", "--help"]])
@@ -422,28 +487,6 @@ def test_help_is_quick(command_line: CommandLine) -> None:
     slow = {"aiohttp", "asyncio", "numpy", "rich", "rocksdict", "websockets"}
     slow |= {"obframe.recorder", "obframe.reader"}
     assert not slow & set(result.stdout.split())
-
-
-def test_plugins_are_listed(command_line: CommandLine) -> None:
-    offers = lines(command_line.run("plugins", "--format", "jsonl"))
-    named = {(offer["plugin"], offer["kind"]): offer for offer in offers}
-    assert named["rocksdb", "storage"]["default"]
-    assert not named["memory", "storage"]["default"]
-    assert named["binance", "feed"]["distribution"].startswith("obframe ")
-    assert named["static", "symbol source"]["summary"]
-
-
-def test_a_plugin_that_cannot_be_loaded_is_listed_as_such(command_line: CommandLine) -> None:
-    (command_line.folder / "broken_plugin.py").write_text("1 / 0\n")
-    info = command_line.folder / "broken-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[obframe.plugins]\nbroken = broken_plugin\n")
-    environ = {"PYTHONPATH": str(command_line.folder)}
-    result = command_line.run("plugins", environ=environ)
-    assert "ZeroDivisionError" in failure(result, 4)
-    assert "rocksdb" in result.stdout
-    assert "broken" in failure(command_line.run("run", "--plugins", "broken", environ=environ), 4)
 
 
 def test_every_fault_is_listed(command_line: CommandLine) -> None:

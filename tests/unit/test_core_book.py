@@ -351,6 +351,34 @@ def test_a_depth_that_changes_the_book_while_it_is_judged() -> None:
 
     assert book.bids(Depth(2)) == []
     assert book.asks(Depth(2)) == []
+    book = make_book([("2", "1"), ("1", "1")], [("3", "1")])
+    assert book.bids(start=Depth(1)) == []
+    book = make_book([("2", "1"), ("1", "1")], [("3", "1")])
+    assert book.digits(Depth(2), 0, 0) == b""
+
+
+def test_digits_are_what_checksums_are_made_of() -> None:
+    book = make_book([("0.05000", "0.00000304"), ("0.04", "12")], [("10.5", "1.50")])
+    assert book.digits(10, 0, 0) == b"105" + b"150" + b"5000" + b"304" + b"4" + b"12"
+    assert book.digits(1, 5, 8) == b"1050000" + b"150000000" + b"5000" + b"304"
+    assert book.digits(0, 5, 8) == b""
+    assert len(make_book([(str(i + 1), "1" * 30) for i in range(300)], []).digits(300, 31, 31))
+    for bad in (-1, 32, 10**30):
+        with pytest.raises(ValueError, match="price_decimals"):
+            book.digits(1, bad, 0)
+    with pytest.raises(TypeError, match="quantity_decimals"):
+        book.digits(1, 0, True)
+    with pytest.raises(ValueError, match="depth"):
+        book.bids(start=-1)
+
+
+def test_a_book_may_bear_another_name_than_its_venue_gives_it() -> None:
+    book = OrderBook("kraken/BTC/USD", "BTC/USD")
+    book.load(DepthSnapshot("BTC/USD", 1, [("1", "1")], []))
+    book.apply(DepthUpdate("BTC/USD", 2, 2, 1, [("2", "1")], []))
+    assert (book.symbol, book.snapshot(5).symbol) == ("kraken/BTC/USD", "kraken/BTC/USD")
+    with pytest.raises(ValueError, match="for the book of BTC/USD"):
+        book.apply(DepthUpdate("kraken/BTC/USD", 3, 3, 2, [], []))
 
 
 def test_a_long_life_keeps_no_memory() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import obframe
+from obframe import vetting
 from obframe.errors import PluginError
 from obframe.registry import Registry, load
 from obframe.types import Gap, GapReason, Instrument
@@ -123,17 +125,40 @@ def test_row_55_a_failing_import_names_plugin_reason_and_mend(make: Make) -> Non
 
 
 @pytest.mark.parametrize(
-    ("api", "mend"), [("2", "upgrade obframe"), ("0", "upgrade the plugin"), ("'x'", "upgrade")]
+    ("api", "mend"),
+    [
+        ("4", "pip install --upgrade obframe, or take an older obframe-mail"),
+        ("1", "upgrade the plugin: pip install --upgrade obframe-mail"),
+    ],
 )
-def test_row_55_a_plugin_for_another_api_is_refused(make: Make, api: str, mend: str) -> None:
+def test_row_55_a_plugin_for_another_api_is_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch, api: str, mend: str
+) -> None:
+    """Named are the plugin, the version it is for, those that are supported, and the mend."""
+    monkeypatch.setattr(vetting, "OLDEST_API", 2)
+    monkeypatch.setattr(vetting, "API", 3)
     make("mail", f"OBFRAME_API = {api}\n" + SINK_SOURCE.format(name="mail"))
     error = refused("mail")
-    assert "plugin API" in error.reason
+    ours = f"this obframe {obframe.__version__} supports 2 to 3"
+    assert error.reason == f"is made for plugin API {api}; {ours}"
     assert mend in error.mend
 
 
-def test_a_plugin_that_states_our_api_is_taken(make: Make) -> None:
-    make("mail", "OBFRAME_API = 1\n" + SINK_SOURCE.format(name="mail"))
+@pytest.mark.parametrize("api", ["0", "'1'", "True", "1.0", "None"])
+def test_what_is_no_version_of_the_api_is_refused(make: Make, api: str) -> None:
+    make("mail", f"OBFRAME_API = {api}\n" + SINK_SOURCE.format(name="mail"))
+    error = refused("mail")
+    assert f"OBFRAME_API is {api}, which is no version" in error.reason
+    assert error.mend == "write OBFRAME_API = 1"
+
+
+@pytest.mark.parametrize("api", ["OBFRAME_API = 1", "OBFRAME_API = 2", ""])
+def test_plugins_for_every_supported_api_are_taken(
+    make: Make, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    """An old plugin goes on working, and one that does not say is taken to be new."""
+    monkeypatch.setattr(vetting, "API", 2)
+    make("mail", f"{api}\n" + SINK_SOURCE.format(name="mail"))
     assert load(["mail"], kinds=[]).providers(SINK)
 
 
@@ -179,6 +204,8 @@ def test_hooks_that_would_never_be_called_are_refused(
         ("[Provider('mail', 's', Loose, open_part)]", "can be changed"),
         ("[Provider('mail', 's', Needy, open_part)]", "'url' has no default"),
         ("[Provider('mail', 's', Settings, open_part)] * 2", "so does 'mail'"),
+        ("[Provider('mail', 's', Settings, open_part, contract='x')]", "names no class"),
+        ("[Provider('mail', 's', Settings, open_part, contract=Settings)]", "names no class"),
     ],
 )
 def test_what_a_hook_returns_is_checked(make: Make, value: str, message: str) -> None:
@@ -332,3 +359,50 @@ async def test_our_own_parts_pass_the_check() -> None:
         check_protocol(storage, STORAGE, "memory")
     sets = [wanted async for wanted in StaticSymbols(["A", "B"]).watch()]
     assert sets == [{Instrument("A"), Instrument("B")}]
+
+
+SECTIONS_SOURCE = """
+@hookimpl
+def obframe_settings():
+    return {value}
+"""
+
+
+def test_an_observer_has_a_section_of_its_own(make: Make) -> None:
+    make("watcher", SECTIONS_SOURCE.format(value="{'watch': Settings}"))
+    registry = load(["watcher"], kinds=[])
+    (plugin,) = registry.plugins
+    assert plugin.sections == registry.sections()
+    assert [kind.__name__ for kind in registry.sections().values()] == ["Settings"]
+    assert not plugin.providers
+    other = Registry()
+    other.add("static")
+    assert other.has_section("watch")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("None", "not a mapping"),
+        ("[Settings]", "not a mapping"),
+        ("{'Watch': Settings}", "section 'Watch': is no name"),
+        ("{'retention': Settings}", "is a section of obframe itself"),
+        ("{'watch': dict}", "no dataclass"),
+        ("{'watch': 1 / 0}", "obframe_settings raised ZeroDivisionError"),
+        ("{'static': Settings}", "its section 'static' has another meaning already"),
+    ],
+)
+def test_sections_are_checked(make: Make, value: str, message: str) -> None:
+    make("watcher", SECTIONS_SOURCE.format(value=value))
+    with pytest.raises(PluginError) as caught:
+        load(["static", "watcher"], kinds=[])
+    assert caught.value.plugin == "watcher"
+    assert message in caught.value.reason
+    assert caught.value.mend
+
+
+def test_a_part_cannot_take_the_section_of_an_observer(make: Make) -> None:
+    make("watcher", SECTIONS_SOURCE.format(value="{'mail': Settings}"))
+    make("mail", SINK_SOURCE.format(name="mail"))
+    with pytest.raises(PluginError, match="has the name of a section of plugin 'watcher'"):
+        load(["watcher", "mail"], kinds=[])

@@ -120,7 +120,7 @@ def test_sizes_are_written_as_they_are_read(size: int) -> None:
     [
         ({"overrides": ("BTCUSDT",)}, "SYMBOL=AGE"),
         ({"overrides": ("BTCUSDT=soon",)}, "expected a duration"),
-        ({"max_bytes": Size(5)}, "at least 100000000"),
+        ({"max_bytes": Size(5)}, "at least 50000000"),
     ],
 )
 def test_wrong_settings_are_refused(arguments: dict[str, object], told: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from obframe import PluginError, Record, Snapshot
 from obframe import sinks as sinks_module
-from obframe.outbox import LiveOutbox, StoredOutbox
+from obframe.backfill import StoredOutbox
+from obframe.outbox import LiveOutbox
 from obframe.positions import Positions
 from obframe.settings import RecorderSettings
 from obframe.sinks import SinkPart, SinkRunner

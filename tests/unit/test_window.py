@@ -119,9 +119,8 @@ def test_parts_of_different_scales_are_brought_to_one(monkeypatch: pytest.Monkey
     assert (window.price_scale, window.quantity_scale) == (8, 2)
     assert window.bid_prices[:, 0].tolist() == [100 * 10**8, 101 * 10**8, 1, 5 * 10**8, 7 * 10**8]
     assert window.bid_quantities[:, 0].tolist() == [150, 200, 300, 425, 100]
-    storage.append([record(T + 4, "1", "0." + "0" * 17 + "1")])
-    storage = stored(record(T, "1", "9000"), record(T + 1), *storage.scan("BTCUSDT", T + 4, T))
-    storage.append([record(T + 2, "1", "0." + "0" * 17 + "1")])
+    finest = record(T + 2, "1", "0." + "0" * 17 + "1")
+    storage = stored(record(T, "1", "9000"), record(T + 1), finest)
     with pytest.raises(CapacityError, match=f"BTCUSDT at {T}: .*floats=True"):
         read_window(storage, "BTCUSDT", T, T + 9)
 

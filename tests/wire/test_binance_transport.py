@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import ssl
 import struct
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -164,21 +162,6 @@ async def test_a_cancelled_opening_leaves_no_connection_behind(wire: Any) -> Non
         await ended.wait()
     server.close()
     await server.wait_closed()
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a PEM file of a key and a certificate that nobody trusts."""
-    if shutil.which("openssl") is None:
-        pytest.skip("needs the openssl command")
-    folder = tmp_path_factory.mktemp("certificate")
-    key, cert, both = folder / "key", folder / "cert", folder / "both"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(cert), "-subj", "/CN=localhost"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, check=True, capture_output=True)
-    both.write_bytes(key.read_bytes() + cert.read_bytes())
-    return both
 
 
 async def test_certificates_are_checked(

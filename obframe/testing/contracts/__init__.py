@@ -18,6 +18,7 @@ _WITH_RULES = (
 pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _WITH_RULES))
 
 from obframe.testing.contracts.feed import FeedContract  # noqa: E402
+from obframe.testing.contracts.loopback import LoopbackVenue  # noqa: E402
 from obframe.testing.contracts.rules import Contract, Rule, rules_of  # noqa: E402
 from obframe.testing.contracts.sink import SinkContract  # noqa: E402
 from obframe.testing.contracts.storage import StorageContract  # noqa: E402
@@ -29,6 +30,7 @@ __all__ = [
     "FeedContract",
     "FeedRig",
     "FeedVenue",
+    "LoopbackVenue",
     "Rule",
     "SinkContract",
     "StorageContract",

@@ -24,7 +24,7 @@ from obframe.testing.contracts.feed_told import ToldRules
 from obframe.testing.contracts.feed_wanted import WantedRules
 
 
-class FeedContract(WantedRules, ToldRules, LifeRules):
+class FeedContract(LifeRules, ToldRules, WantedRules):
     """Every rule that a feed must keep; subclass it as ``Test…``.
 
     Attributes:

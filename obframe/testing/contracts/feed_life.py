@@ -101,7 +101,7 @@ class LifeRules(FeedFactory):
 
     # Trouble
 
-    @rule(Feed, needs="can_drop")
+    @rule(Feed, "can_drop")
     async def test_a_lost_connection_is_told(self, tmp_path: Path) -> None:
         """``DISCONNECTED`` is told of a stream that broke, ``SUBSCRIBED`` before the next event."""
         async with self._session(tmp_path) as session:
@@ -122,7 +122,7 @@ class LifeRules(FeedFactory):
                 opened = kinds.index(StreamEvent.SUBSCRIBED)
                 assert lost < opened < kinds.index("data", lost), f"it told {kinds}"
 
-    @rule(Feed, needs="can_drop")
+    @rule(Feed, "can_drop")
     async def test_what_was_missed_while_away_is_not_hidden(self, tmp_path: Path) -> None:
         """After a lost connection a snapshot is the venue's book of now."""
         async with self._session(tmp_path) as session:
@@ -136,7 +136,7 @@ class LifeRules(FeedFactory):
             await session.reopened(first, mark)
             await session.prove(first)
 
-    @rule(Feed, needs="can_lose")
+    @rule(Feed, "can_lose")
     async def test_a_lost_message_is_not_hidden(self, tmp_path: Path) -> None:
         """An update lost on its way shows: ``prev_update_id`` does not fit, or a status says so."""
         async with self._session(tmp_path) as session:
@@ -167,7 +167,7 @@ class LifeRules(FeedFactory):
             await session.settle()
             await session.prove(first)
 
-    @rule(Feed, needs="can_garble")
+    @rule(Feed, "can_garble")
     async def test_garbage_is_told_and_survived(self, tmp_path: Path) -> None:
         """Garbage may have been an update: the loss is told as ``INVALID`` or ``DISCONNECTED``."""
         async with self._session(tmp_path) as session:
@@ -185,7 +185,7 @@ class LifeRules(FeedFactory):
             await session.settle()
             await session.prove(first)
 
-    @rule(Feed.request_snapshot, needs="can_refuse")
+    @rule(Feed.request_snapshot, "can_refuse")
     async def test_a_refused_snapshot_is_tried_until_it_comes(self, tmp_path: Path) -> None:
         """A snapshot that cannot be had is told, and tried again without being asked for again."""
         async with self._session(tmp_path) as session:

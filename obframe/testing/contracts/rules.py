@@ -41,20 +41,20 @@ class Rule:
         name: The test's name.
         words: The rule in words.
         source: Where it is laid down, such as ``Storage.append``.
-        needs: The flag without which it is skipped; empty: it holds for all.
+        needs: The flags without which it is skipped.
     """
 
     name: str
     words: str
     source: str
-    needs: str
+    needs: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"the rule: {self.words}\nlaid down by obframe.{self.source}"
 
 
 def rule(
-    source: Callable[..., Any], needs: str = ""
+    source: Callable[..., Any], *needs: str
 ) -> Callable[
     [Callable[Concatenate[_Self, _Given], Awaitable[None] | None]],
     Callable[Concatenate[_Self, _Given], None],
@@ -63,7 +63,7 @@ def rule(
 
     Args:
         source: The protocol's member, or the protocol, that lays it down.
-        needs: Name of the contract's flag without which the rule is skipped.
+        needs: Names of the contract's flags without which the rule is skipped.
     """
 
     def decorate(
@@ -75,8 +75,9 @@ def rule(
         @functools.wraps(test)
         def check(self: _Self, /, *args: _Given.args, **kwargs: _Given.kwargs) -> None:
             __tracebackhide__ = True
-            if needs and not getattr(self, needs):
-                pytest.skip(f"{needs} is not set by {type(self).__name__}")
+            for flag in needs:
+                if not getattr(self, flag):
+                    pytest.skip(f"{flag} is not set by {type(self).__name__}")
             try:
                 outcome = test(self, *args, **kwargs)
                 if outcome is not None:

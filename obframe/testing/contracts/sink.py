@@ -18,12 +18,15 @@ from obframe.testing.contracts.sink_life import LifeRules
 from obframe.testing.contracts.sink_rows import RowRules
 
 
-class SinkContract(RowRules, LifeRules):
+class SinkContract(LifeRules, RowRules):
     """Every rule that a sink must keep; subclass it as ``Test…``.
 
     Attributes:
+        backfill: The sink's provider asks for every stored row, at least once; False for one that
+            is told of live seconds only, and may see one twice or lose it.
         can_break: The other end can be taken away and brought back: ``break_`` and ``mend``.
         prompt: Seconds in which the sink must close, and end a cancelled ``write``.
         give_up: Seconds after which a ``write`` to an other end that is down must have raised.
-        most_blocking: Seconds for which the event loop may stand still at most.
+        most_blocking: Seconds for which the event loop may stand still at most. The loop is the
+            sink's own, but while it stands still no time-out ends a write.
     """

@@ -36,16 +36,20 @@ class SinkFactory(Contract):
     """What the author of a sink gives: a factory, what a consumer finds, and flags.
 
     Attributes:
+        backfill: The sink's provider asks for every stored row, at least once; False for one that
+            is told of live seconds only, and may see one twice or lose it.
         can_break: The other end can be taken away and brought back: ``break_`` and ``mend``.
         prompt: Seconds in which the sink must close, and end a cancelled ``write``.
         give_up: Seconds after which a ``write`` to an other end that is down must have raised.
-        most_blocking: Seconds for which the event loop may stand still at most.
+        most_blocking: Seconds for which the event loop may stand still at most. The loop is the
+            sink's own, but while it stands still no time-out ends a write.
     """
 
+    backfill = True
     can_break = False
     prompt = 5.0
     give_up = 15.0
-    most_blocking = 0.25
+    most_blocking = 1.0
 
     def make_sink(self, tmp_path: Path) -> AbstractAsyncContextManager[Sink]:
         """Return an async context manager around a sink.
@@ -92,7 +96,7 @@ class SinkFactory(Contract):
         assert not strange, f"a consumer finds what was never written: {name_some(strange)}"
         assert not missing, f"a consumer does not find {name_some(missing)}"
         assert not twice, f"a consumer finds these twice: {name_some(twice)}"
-        for symbol in {snapshot.symbol for snapshot in written}:
+        for symbol in sorted({snapshot.symbol for snapshot in written}):
             seconds = [snapshot.timestamp for snapshot in found if snapshot.symbol == symbol]
             assert seconds == sorted(seconds), (
                 f"a consumer finds {symbol} in this order: {name_some(seconds)}"

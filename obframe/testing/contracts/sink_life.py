@@ -21,7 +21,7 @@ class LifeRules(SinkFactory):
 
     # Trouble
 
-    @rule(Sink.write, needs="can_break")
+    @rule(Sink.write, "can_break")
     async def test_an_outage_raises(self, tmp_path: Path) -> None:
         """A ``write`` that cannot be accepted raises within ``give_up`` seconds."""
         async with self.make_sink(tmp_path) as sink:
@@ -39,7 +39,7 @@ class LifeRules(SinkFactory):
             assert error is not None, "the other end is down, and write() says that it accepted"
             assert str(error).strip(), f"{type(error).__name__} does not say what failed"
 
-    @rule(Sink.write, needs="can_break")
+    @rule(Sink.write, "backfill", "can_break")
     async def test_nothing_is_lost_by_an_outage(self, tmp_path: Path) -> None:
         """Written again after an outage, by the same sink, everything is there once."""
         before, during = make_snapshots(["BTCUSDT"], 0, 4), make_snapshots(["BTCUSDT"], 5, 9)
@@ -53,7 +53,7 @@ class LifeRules(SinkFactory):
             await self._write_again(sink, during)
             await self.check_read(tmp_path, [*before, *during])
 
-    @rule(Sink.write, needs="can_break")
+    @rule(Sink.write, "backfill", "can_break")
     async def test_an_outage_in_the_middle_of_a_write_loses_nothing(self, tmp_path: Path) -> None:
         """Whatever a write came to that met the outage, written again everything is there once."""
         written = []
@@ -107,7 +107,7 @@ class LifeRules(SinkFactory):
         took = loop.time() - began
         assert took <= self.prompt, f"it took {took:.1f} s"
 
-    @rule(Sink, needs="can_break")
+    @rule(Sink, "can_break")
     async def test_closing_is_prompt_during_an_outage(self, tmp_path: Path) -> None:
         """The sink closes within ``prompt`` seconds, though the other end is down."""
         loop = asyncio.get_running_loop()

@@ -60,7 +60,7 @@ class RowRules(SinkFactory):
                 written += second
             await self.check_read(tmp_path, written)
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_a_symbol_may_lag_behind_another(self, tmp_path: Path) -> None:
         """A symbol's older second arrives, though newer ones of another were written before."""
         late, early = make_snapshots(["BTCUSDT"], 100, 102), make_snapshots(["ETHUSDT"], 0, 2)
@@ -69,7 +69,7 @@ class RowRules(SinkFactory):
             await sink.write(early)
             await self.check_read(tmp_path, [*late, *early])
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_a_long_back_fill_arrives(self, tmp_path: Path) -> None:
         """After an outage one call may hold minutes of seconds."""
         written = make_snapshots(["BTCUSDT"], 0, 599)
@@ -120,7 +120,7 @@ class RowRules(SinkFactory):
 
     # At least once, and once as a consumer sees it
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_writing_again_changes_nothing(self, tmp_path: Path) -> None:
         """The same snapshots written again are, by symbol and second, there once."""
         written = make_snapshots(["BTCUSDT", "ETHUSDT"], 0, 4)
@@ -129,7 +129,7 @@ class RowRules(SinkFactory):
                 await sink.write(written)
             await self.check_read(tmp_path, written)
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_an_overlapping_call_adds_what_is_new(self, tmp_path: Path) -> None:
         """Of a call that holds known and new seconds the new ones arrive."""
         symbols = ["BTCUSDT", "ETHUSDT"]
@@ -146,7 +146,7 @@ class RowRules(SinkFactory):
             await sink.write(written)
         await self.check_read(tmp_path, written)
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_the_next_sink_knows_what_was_written(self, tmp_path: Path) -> None:
         """A sink opened anew adds to what is there, and repeats nothing of it."""
         for start in (0, 4, 8):
@@ -154,7 +154,7 @@ class RowRules(SinkFactory):
                 await sink.write(make_snapshots(["BTCUSDT"], max(start - 2, 0), start + 3))
         await self.check_read(tmp_path, make_snapshots(["BTCUSDT"], 0, 11))
 
-    @rule(Sink.write)
+    @rule(Sink.write, "backfill")
     async def test_a_cancelled_write_can_be_repeated(self, tmp_path: Path) -> None:
         """A write that was cancelled anywhere, and is written again, loses and repeats nothing."""
         written = []

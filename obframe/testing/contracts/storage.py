@@ -18,7 +18,7 @@ from obframe.testing.contracts.storage_rows import RowRules
 from obframe.testing.contracts.storage_runs import RunRules
 
 
-class StorageContract(RowRules, RunRules, LifeRules):
+class StorageContract(LifeRules, RunRules, RowRules):
     """Every rule that a storage must keep; subclass it as ``Test…``.
 
     Attributes:

@@ -164,7 +164,7 @@ class LifeRules(StorageFactory):
                 assert len(seen) == 5000
             assert seen == records("BTCUSDT", T, T + len(seen) - 1)
 
-    @rule(Storage.append, needs="persistent")
+    @rule(Storage.append, "persistent")
     def test_reopening_keeps_everything(self, tmp_path: Path) -> None:
         """Rows, gaps and marks are there again, and stored seconds are still refused."""
         gaps = [Gap("BTCUSDT", T + 100, T + 120, GapReason.DISK, "full")]
@@ -184,7 +184,7 @@ class LifeRules(StorageFactory):
             storage.append_gaps([gaps[0]._replace(start=T + 121, end=T + 122)])
             assert storage.gaps("BTCUSDT", *ALWAYS) == [gaps[0]._replace(end=T + 122)]
 
-    @rule(Provider, needs="supports_reader")
+    @rule(Provider, "supports_reader")
     def test_a_reader_sees_what_was_acknowledged(self, tmp_path: Path) -> None:
         """A reader sees each row as soon as it is acknowledged, and writes nothing."""
         with self.make_storage(tmp_path) as storage:
@@ -206,7 +206,7 @@ class LifeRules(StorageFactory):
             with self.make_reader(tmp_path) as reader:
                 assert reader.latest("BTCUSDT") == record("BTCUSDT", T + 39)
 
-    @rule(StoreLocked, needs="is_exclusive")
+    @rule(StoreLocked, "is_exclusive")
     def test_a_second_writer_is_refused(self, tmp_path: Path) -> None:
         """Opening what is open raises ``StoreLocked``, and the first goes on as if nothing was."""
         with self.make_storage(tmp_path) as storage:
@@ -218,7 +218,7 @@ class LifeRules(StorageFactory):
         with self.make_storage(tmp_path) as storage:
             storage.append([record("BTCUSDT", T + 2)])
 
-    @rule(StoreUnavailable, needs="can_break")
+    @rule(StoreUnavailable, "can_break")
     def test_a_write_that_fails_stores_nothing(self, storage: Storage) -> None:
         """``StoreUnavailable``: nothing of the batch is stored, and trying again helps later."""
         storage.append([record("BTCUSDT", T)])
@@ -235,7 +235,7 @@ class LifeRules(StorageFactory):
         assert list(storage.scan("BTCUSDT", *ALWAYS)) == records("BTCUSDT", T, T + 5)
         assert list(storage.scan("ETHUSDT", *ALWAYS)) == [record("ETHUSDT", T)]
 
-    @rule(Storage.scan, needs="can_damage")
+    @rule(Storage.scan, "can_damage")
     def test_damage_is_an_error_never_a_short_answer(self, tmp_path: Path) -> None:
         """Rows that cannot be read any more end a scan with ``StorageError``; none is left out."""
         with self.make_storage(tmp_path) as storage:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from obframe.errors import StorageError, SymbolError
-from obframe.protocols import Storage
+from obframe.protocols import BatchScan, Storage
 from obframe.testing.contracts.rules import rule
 from obframe.testing.contracts.storage_factory import (
     ALWAYS,
@@ -132,6 +132,27 @@ class RowRules(StorageFactory):
         storage.append([record("BTCUSDT", T)])
         self.settle(storage)
         assert storage.latest("BTCUSDT") == record("BTCUSDT", T + 50)
+
+    @rule(BatchScan.scan_batches)
+    def test_batches_are_the_scan(self, storage: Storage) -> None:
+        """A ``scan_batches`` that is offered gives what ``scan`` does, in batches of any size."""
+        if not isinstance(storage, BatchScan):
+            pytest.skip(f"{type(storage).__name__} offers no scan_batches")
+        # Dense, with holes of one second and of many, and more than anybody puts into a batch.
+        rows = [*records("BTCUSDT", T, T + 2999), *records("BTCUSDT", T + 5000, T + 5100, step=2)]
+        storage.append([*rows, *records("BTCUSDT2", T, T + 9), *records("BTCUSD", T, T + 9)])
+        self.settle(storage)
+        for start, end in (ALWAYS, (T + 2, T + 2), (T + 2990, T + 5050), (T + 9000, T), (-5, T)):
+            expected = list(storage.scan("BTCUSDT", start, end))
+            found = list(storage.scan_batches("BTCUSDT", start, end))
+            assert all(len(batch.timestamps) > 0 for batch in found), "a batch is empty"
+            assert [
+                Record("BTCUSDT", second, value)
+                for batch in found
+                for second, value in zip(batch.timestamps, batch.values, strict=True)
+            ] == expected
+        with pytest.raises(SymbolError):
+            list(storage.scan_batches("BTC:USDT", *ALWAYS))
 
     # Never twice
 

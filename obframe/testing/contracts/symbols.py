@@ -201,14 +201,14 @@ class SymbolSourceContract(Contract):
             twice = sorted(symbol for symbol, count in symbols.items() if count > 1)
             assert not twice, f"these stand twice: {', '.join(twice)}"
 
-    @rule(SymbolSource.watch, needs="first")
+    @rule(SymbolSource.watch, "first")
     async def test_the_first_set_is_the_one_asked_for(self, tmp_path: Path) -> None:
         """The first set is what the source was told to want."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
             told = await watch.first()
             assert told == self.first, f"{describe(told)} was told, {describe(self.first)} is right"
 
-    @rule(SymbolSource.watch, needs="can_change")
+    @rule(SymbolSource.watch, "can_change")
     async def test_a_change_is_told_whole(self, tmp_path: Path) -> None:
         """After each change the whole set is yielded anew, not what was added or removed."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
@@ -219,7 +219,7 @@ class SymbolSourceContract(Contract):
                 await watch.told(wanted)
                 before = wanted
 
-    @rule(SymbolSource.watch, needs="can_touch")
+    @rule(SymbolSource.watch, "can_touch")
     async def test_what_did_not_change_is_not_told_again(self, tmp_path: Path) -> None:
         """A set is yielded again only when it is another one."""
         async with self.make_source(tmp_path) as source, self._watch(source) as watch:
@@ -289,7 +289,7 @@ class SymbolSourceContract(Contract):
 
     # Trouble
 
-    @rule(SymbolSource.watch, needs="can_fail")
+    @rule(SymbolSource.watch, "can_fail")
     async def test_a_source_without_a_first_set_says_why(self, tmp_path: Path) -> None:
         """When the first set cannot be had, opening or watching raises, and says why."""
         error: BaseException | None = None
@@ -304,7 +304,7 @@ class SymbolSourceContract(Contract):
         assert error is not None, f"it did not raise within {self.patience:g} s"
         assert str(error).strip(), f"{type(error).__name__} does not say what failed"
 
-    @rule(SymbolSource.watch, needs="can_spoil")
+    @rule(SymbolSource.watch, "can_spoil")
     async def test_trouble_later_leaves_the_set_as_it_is(self, tmp_path: Path) -> None:
         """When what it reads breaks, no other set is yielded; it may raise, and is watched anew."""
         async with self.make_source(tmp_path) as source:

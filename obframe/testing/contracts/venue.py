@@ -55,7 +55,8 @@ class FeedRig:
 
     Attributes:
         feed: Not running, nothing subscribed.
-        instruments: Three or more that the venue knows.
+        instruments: Three or more that the venue knows, by the venue's own names: a feed is told no
+            others, and speaks of no others.
         venue: Listening.
         unknown: One that the venue does not know; None: the rule about such is skipped.
     """

@@ -13,7 +13,7 @@ from aiohttp import WSCloseCode, web
 from obframe import Instrument, Level
 from obframe.testing import contracts
 
-from obframe_myplugin.plugin import MyPluginFeed, MyPluginSettings
+from .plugin import DepthFeed, FeedSettings
 
 
 class Book:
@@ -93,18 +93,18 @@ class Venue(contracts.FeedVenue):
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
     ) -> None:
         """Change a book, and tell of it."""
-        symbol = instrument.symbol
+        symbol = instrument.native
         await self._send(symbol, self._books[symbol].change(symbol, bids, asks))
 
     async def lose(
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
     ) -> None:
         """Change a book, and tell nobody."""
-        self._books[instrument.symbol].change(instrument.symbol, bids, asks)
+        self._books[instrument.native].change(instrument.native, bids, asks)
 
     async def garble(self, instrument: Instrument) -> None:
         """Send half a message."""
-        await self._send(instrument.symbol, '{"e": "depthUpdate", "U": 1')
+        await self._send(instrument.native, '{"e": "depthUpdate", "U": 1')
 
     async def drop(self) -> None:
         """End every connection."""
@@ -117,7 +117,7 @@ class Venue(contracts.FeedVenue):
         self._refuses = refused
 
 
-class MyPluginContract(contracts.FeedContract):
+class DepthContract(contracts.FeedContract):
     """Opens the feed with a venue of its own at the other end."""
 
     can_drop = True
@@ -131,6 +131,6 @@ class MyPluginContract(contracts.FeedContract):
         venue = Venue()
         async with venue.listening():
             host = f"127.0.0.1:{venue.port}"
-            settings = MyPluginSettings(f"ws://{host}", f"http://{host}", retry=0.02)
+            settings = FeedSettings(f"ws://{host}", f"http://{host}", retry=0.02)
             instruments = [Instrument(name) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")]
-            yield contracts.FeedRig(MyPluginFeed(settings), instruments, venue)
+            yield contracts.FeedRig(DepthFeed(settings), instruments, venue)

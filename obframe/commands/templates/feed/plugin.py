@@ -2,7 +2,9 @@
 
 It speaks the wire of Binance's spot market. For another venue change ``stream_url`` and
 ``snapshot_url``, ``read_update`` and ``read_snapshot``, and what ``_fetch`` makes of an answer; the
-rest, what is wanted and what is told when, stays as it is.
+rest, what is wanted and what is told when, stays as it is. An instrument's ``native`` is what the
+venue calls it, its ``symbol`` what rows are stored under: with several venues in one run that is
+``myplugin/BTCUSDT``.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _CLOSING = aiohttp.ClientWSTimeout(ws_close=1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class FeedSettings:
     """Settings of the feed: the section ``[myplugin]``.
 
     Raises:
@@ -70,14 +72,14 @@ class MyPluginSettings:
 # -- what the venue says -------------------------------------------------------------------------
 
 
-def stream_url(settings: MyPluginSettings, instrument: Instrument) -> str:
+def stream_url(settings: FeedSettings, instrument: Instrument) -> str:
     """Return where an instrument's updates are streamed."""
-    return f"{settings.ws_url}/ws/{instrument.symbol.lower()}@depth@100ms"
+    return f"{settings.ws_url}/ws/{instrument.native.lower()}@depth@100ms"
 
 
-def snapshot_url(settings: MyPluginSettings, instrument: Instrument) -> str:
+def snapshot_url(settings: FeedSettings, instrument: Instrument) -> str:
     """Return where an instrument's whole book is."""
-    return f"{settings.rest_url}/api/v3/depth?symbol={instrument.symbol}&limit={_LEVELS}"
+    return f"{settings.rest_url}/api/v3/depth?symbol={instrument.native}&limit={_LEVELS}"
 
 
 def read_update(text: str, instrument: Instrument) -> DepthUpdate:
@@ -121,14 +123,14 @@ class _Running:
     few: asyncio.Semaphore
 
 
-class MyPluginFeed:
+class DepthFeed:
     """Opens one connection an instrument, in a task of its own: no trouble of one is another's.
 
     Args:
         settings: Where the venue is, and how patient to be.
     """
 
-    def __init__(self, settings: MyPluginSettings) -> None:
+    def __init__(self, settings: FeedSettings) -> None:
         self._settings = settings
         self._running: _Running | None = None
         self._wanted: set[Instrument] = set()
@@ -264,9 +266,9 @@ def _seconds(text: str) -> float:
 
 
 @asynccontextmanager
-async def open_feed(settings: MyPluginSettings) -> AsyncIterator[Feed]:
+async def open_feed(settings: FeedSettings) -> AsyncIterator[Feed]:
     """Open the feed; it connects when it runs."""
-    yield MyPluginFeed(settings)
+    yield DepthFeed(settings)
 
 
 @hookimpl
@@ -276,8 +278,8 @@ def obframe_feeds() -> Sequence[Provider[Feed]]:
         Provider(
             "myplugin",
             "live depth over websockets, whole books over REST",
-            MyPluginSettings,
+            FeedSettings,
             open_feed,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            contract="obframe_myplugin.contract:DepthContract",
         )
     ]

@@ -9,8 +9,8 @@ import sys
 import pytest
 from obframe import Instrument, InvalidEvent
 
-from obframe_myplugin.contract import MyPluginContract
-from obframe_myplugin.plugin import MyPluginSettings, read_snapshot, read_update
+from obframe_myplugin.contract import DepthContract
+from obframe_myplugin.plugin import FeedSettings, read_snapshot, read_update
 
 BTCUSDT = Instrument("BTCUSDT")
 UPDATE = {
@@ -24,7 +24,7 @@ UPDATE = {
 }
 
 
-class TestContract(MyPluginContract):
+class TestContract(DepthContract):
     """Every rule that a feed must keep."""
 
 
@@ -47,7 +47,7 @@ def test_settings_that_cannot_be_used_are_refused(
     settings: dict[str, str | float], mistake: str
 ) -> None:
     with pytest.raises(ValueError, match=mistake):
-        MyPluginSettings(**settings)  # type: ignore[arg-type]
+        FeedSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_an_update_is_read_digit_for_digit() -> None:

@@ -11,14 +11,14 @@ from aiohttp import web
 from obframe import Sink, Snapshot
 from obframe.testing import contracts
 
-from obframe_myplugin.plugin import MyPluginSettings, open_sink
+from .plugin import SinkSettings, open_sink
 
 
 class Consumer:
-    """The other end: an HTTP server on loopback that keeps each row by symbol and timestamp."""
+    """The other end: an HTTP server on loopback that keeps each row by its id."""
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, int], Snapshot] = {}
+        self.rows: dict[str, Snapshot] = {}
         self.port = 0  # the first start takes a free one, and the next ones the same
         self._runner: web.AppRunner | None = None
 
@@ -49,14 +49,14 @@ class Consumer:
             bids, asks = (
                 [(price, quantity) for price, quantity in row[side]] for side in ("bids", "asks")
             )
-            self.rows[symbol, second] = Snapshot(symbol, row["update_id"], second, bids, asks)
+            self.rows[row["id"]] = Snapshot(symbol, row["update_id"], second, bids, asks)
         return web.Response(status=204)
 
 
 _CONSUMERS: dict[Path, Consumer] = {}  # by the contract's folder: the same folder, the same end
 
 
-class MyPluginContract(contracts.SinkContract):
+class PostingContract(contracts.SinkContract):
     """Opens the sink with a consumer of its own at the other end."""
 
     can_break = True
@@ -66,7 +66,7 @@ class MyPluginContract(contracts.SinkContract):
         """Open the sink, and the other end with it."""
         consumer = _CONSUMERS.setdefault(tmp_path, Consumer())
         await consumer.start()
-        settings = MyPluginSettings(url=consumer.url, rows_per_post=50, timeout=2.0)
+        settings = SinkSettings(url=consumer.url, rows_per_post=50, timeout=2.0)
         try:
             async with open_sink(settings) as sink:
                 yield sink
@@ -76,7 +76,7 @@ class MyPluginContract(contracts.SinkContract):
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return what the consumer has."""
         rows = _CONSUMERS[tmp_path].rows if tmp_path in _CONSUMERS else {}
-        return [rows[key] for key in sorted(rows)]
+        return sorted(rows.values(), key=lambda row: row.timestamp)
 
     async def break_(self, tmp_path: Path) -> None:
         """Stop the consumer."""

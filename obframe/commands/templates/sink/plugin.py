@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
-from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl
+from obframe import ObframeError, Provider, Sink, Snapshot, hookimpl, snapshot_id
 
 OBFRAME_API = 1  # the version of obframe's hooks and protocols that this is written for
 
 
-class MyPluginError(ObframeError):
+class PostError(ObframeError):
     """The other end did not accept rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class SinkSettings:
     """Settings of the sink: the section ``[myplugin]``.
 
     Raises:
@@ -41,18 +41,18 @@ class MyPluginSettings:
             raise ValueError(f"timeout must be more than 0 and finite, got {self.timeout}")
 
 
-class MyPluginSink:
+class PostingSink:
     """Posts rows, and returns when all of them are accepted.
 
-    A row may be posted again after a failure. Whoever receives it keeps it by symbol and timestamp,
-    and so has it once.
+    A row may be posted again after a failure. Whoever receives it keeps it by its ``id``, and so
+    has it once.
 
     Args:
         session: What posts.
         settings: Where to, and how much at once.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, settings: MyPluginSettings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: SinkSettings) -> None:
         self._session = session
         self._settings = settings
 
@@ -60,7 +60,7 @@ class MyPluginSink:
         """Post the snapshots, in their order.
 
         Raises:
-            MyPluginError: One of the posts was not accepted. obframe calls again, with all of them.
+            PostError: One of the posts was not accepted. obframe calls again, with all of them.
         """
         most = self._settings.rows_per_post
         for start in range(0, len(snapshots), most):
@@ -74,14 +74,15 @@ class MyPluginSink:
             async with self._session.post(url, data=body.encode(), headers=headers) as answer:
                 if answer.status >= 300:
                     said = (await answer.text(errors="replace"))[:200]
-                    raise MyPluginError(f"{url} answered {answer.status}: {said}")
+                    raise PostError(f"{url} answered {answer.status}: {said}")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise MyPluginError(f"{url}: {type(error).__name__}: {error}") from error
+            raise PostError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def row_of(snapshot: Snapshot) -> dict[str, object]:
     """Return a snapshot as the object that is posted: numbers as the texts that the venue sent."""
     return {
+        "id": snapshot_id(snapshot),
         "symbol": snapshot.symbol,
         "timestamp": snapshot.timestamp,
         "update_id": snapshot.update_id,
@@ -91,11 +92,11 @@ def row_of(snapshot: Snapshot) -> dict[str, object]:
 
 
 @asynccontextmanager
-async def open_sink(settings: MyPluginSettings) -> AsyncIterator[Sink]:
+async def open_sink(settings: SinkSettings) -> AsyncIterator[Sink]:
     """Open the sink; connections are made when rows come."""
     timeout = aiohttp.ClientTimeout(total=settings.timeout)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        yield MyPluginSink(session, settings)
+        yield PostingSink(session, settings)
 
 
 @hookimpl
@@ -105,8 +106,9 @@ def obframe_sinks() -> Sequence[Provider[Sink]]:
         Provider(
             "myplugin",
             "posts every row as JSON to a URL",
-            MyPluginSettings,
+            SinkSettings,
             open_sink,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            backfill=True,  # every stored row at least once, those of an outage afterwards
+            contract="obframe_myplugin.contract:PostingContract",
         )
     ]

@@ -8,11 +8,11 @@ import sys
 import pytest
 from obframe import Snapshot
 
-from obframe_myplugin.contract import MyPluginContract
-from obframe_myplugin.plugin import MyPluginSettings, row_of
+from obframe_myplugin.contract import PostingContract
+from obframe_myplugin.plugin import SinkSettings, row_of
 
 
-class TestContract(MyPluginContract):
+class TestContract(PostingContract):
     """Every rule that a sink must keep."""
 
 
@@ -35,12 +35,13 @@ def test_settings_that_cannot_be_used_are_refused(
     settings: dict[str, str | float], mistake: str
 ) -> None:
     with pytest.raises(ValueError, match=mistake):
-        MyPluginSettings(**settings)  # type: ignore[arg-type]
+        SinkSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_numbers_are_posted_as_the_venue_wrote_them() -> None:
     row = row_of(Snapshot("BTCUSDT", 7, 1_737_158_400, [("100.50", "1.500")], []))
     assert row == {
+        "id": "BTCUSDT:1737158400",
         "symbol": "BTCUSDT",
         "timestamp": 1_737_158_400,
         "update_id": 7,

@@ -8,10 +8,10 @@ from pathlib import Path
 from obframe import Storage
 from obframe.testing import contracts
 
-from obframe_myplugin.plugin import MyPluginSettings, MyPluginStorage, open_reader
+from .plugin import SqliteStorage, StorageSettings, open_reader
 
 
-class MyPluginContract(contracts.StorageContract):
+class SqliteContract(contracts.StorageContract):
     """Opens the storage below a folder of the contract's."""
 
     persistent = True
@@ -19,8 +19,8 @@ class MyPluginContract(contracts.StorageContract):
 
     def make_storage(self, tmp_path: Path) -> AbstractContextManager[Storage]:
         """Open the storage that writes."""
-        return closing(MyPluginStorage(tmp_path / "rows.sqlite"))
+        return closing(SqliteStorage(tmp_path / "rows.sqlite"))
 
     def make_reader(self, tmp_path: Path) -> AbstractContextManager[Storage]:
         """Open one that reads beside it."""
-        return open_reader(MyPluginSettings(path=str(tmp_path / "rows.sqlite")))
+        return open_reader(StorageSettings(path=str(tmp_path / "rows.sqlite")))

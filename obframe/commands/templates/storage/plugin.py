@@ -54,21 +54,21 @@ _SYMBOLS = """
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class StorageSettings:
     """Settings of the storage: the section ``[myplugin]``.
 
     Raises:
         ValueError: A value cannot be used.
     """
 
-    path: str = field(default="myplugin.sqlite", metadata={"help": "The database's file."})
+    path: str = field(default="rows.sqlite", metadata={"help": "The database's file."})
 
     def __post_init__(self) -> None:
         if not self.path:
             raise ValueError("path is empty; name a file")
 
 
-class MyPluginStorage:
+class SqliteStorage:
     """Keeps everything in one file. Safe to call from several threads.
 
     Args:
@@ -253,9 +253,9 @@ def _check_second(symbol: str, timestamp: int) -> None:
 
 
 @asynccontextmanager
-async def open_storage(settings: MyPluginSettings) -> AsyncIterator[Storage]:
+async def open_storage(settings: StorageSettings) -> AsyncIterator[Storage]:
     """Open the storage of a recorder."""
-    storage = MyPluginStorage(Path(settings.path))
+    storage = SqliteStorage(Path(settings.path))
     try:
         yield storage
     finally:
@@ -263,9 +263,9 @@ async def open_storage(settings: MyPluginSettings) -> AsyncIterator[Storage]:
 
 
 @contextmanager
-def open_reader(settings: MyPluginSettings) -> Iterator[Storage]:
+def open_reader(settings: StorageSettings) -> Iterator[Storage]:
     """Open the storage for reading, beside a recorder that writes it or without one."""
-    storage = MyPluginStorage(Path(settings.path), writable=False)
+    storage = SqliteStorage(Path(settings.path), writable=False)
     try:
         yield storage
     finally:
@@ -279,9 +279,9 @@ def obframe_storages() -> Sequence[Provider[Storage]]:
         Provider(
             "myplugin",
             "rows, gaps and marks in one SQLite file",
-            MyPluginSettings,
+            StorageSettings,
             open_storage,
             open_reader,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            contract="obframe_myplugin.contract:SqliteContract",
         )
     ]

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from obframe import Record, StorageError, StoreCorrupt
 
-from obframe_myplugin.contract import MyPluginContract
-from obframe_myplugin.plugin import MyPluginSettings, MyPluginStorage, open_reader
+from obframe_myplugin.contract import SqliteContract
+from obframe_myplugin.plugin import SqliteStorage, StorageSettings, open_reader
 
 
-class TestContract(MyPluginContract):
+class TestContract(SqliteContract):
     """Every rule that a storage must keep."""
 
 
@@ -26,12 +26,12 @@ def test_obframe_takes_the_plugin() -> None:
 
 def test_an_empty_path_is_refused() -> None:
     with pytest.raises(ValueError, match="path is empty"):
-        MyPluginSettings(path="")
+        StorageSettings(path="")
 
 
 def test_reading_makes_no_database(tmp_path: Path) -> None:
     path = tmp_path / "rows.sqlite"
-    with pytest.raises(StorageError), open_reader(MyPluginSettings(path=str(path))):
+    with pytest.raises(StorageError), open_reader(StorageSettings(path=str(path))):
         pass
     assert not path.exists()
 
@@ -41,12 +41,12 @@ def test_another_file_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     path.write_text("somebody's letters, longer than a header\n" * 100)
     before = path.read_bytes()
     with pytest.raises(StoreCorrupt):
-        MyPluginStorage(path)
+        SqliteStorage(path)
     assert path.read_bytes() == before
 
 
 def test_a_batch_with_a_bad_second_stores_nothing(tmp_path: Path) -> None:
-    storage = MyPluginStorage(tmp_path / "rows.sqlite")
+    storage = SqliteStorage(tmp_path / "rows.sqlite")
     good = Record("BTCUSDT", 1_737_158_400, b"row")
     with pytest.raises(ValueError, match="Unix second"):
         storage.append([good, Record("BTCUSDT", 5, b"row")])

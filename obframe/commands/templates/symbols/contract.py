@@ -9,12 +9,12 @@ from pathlib import Path
 from obframe import Instrument, SymbolSource
 from obframe.testing import contracts
 
-from obframe_myplugin.plugin import MyPluginSymbols, read_symbols
+from .plugin import FileSymbols, read_symbols
 
 _LOOK = 0.02  # seconds between two looks: a contract waits for little
 
 
-class MyPluginContract(contracts.SymbolSourceContract):
+class FileContract(contracts.SymbolSourceContract):
     """Writes the file that the source follows, below a folder of the contract's."""
 
     first = frozenset({Instrument("BTCUSDT"), Instrument("ETHUSDT")})
@@ -27,12 +27,12 @@ class MyPluginContract(contracts.SymbolSourceContract):
     async def make_source(self, tmp_path: Path) -> AsyncIterator[SymbolSource]:
         """Open a source of two symbols."""
         _write(tmp_path, "BTCUSDT  # the first\n\nETHUSDT\n")
-        yield MyPluginSymbols(_file(tmp_path), _LOOK)
+        yield FileSymbols(_file(tmp_path), _LOOK)
 
     @asynccontextmanager
     async def make_failing_source(self, tmp_path: Path) -> AsyncIterator[SymbolSource]:
         """Open one without a file."""
-        yield MyPluginSymbols(_file(tmp_path), _LOOK)
+        yield FileSymbols(_file(tmp_path), _LOOK)
 
     async def change(self, tmp_path: Path) -> frozenset[Instrument]:
         """Add a symbol."""

@@ -1,4 +1,4 @@
-"""Symbol source ``myplugin``: the lines of a text file, followed while the recorder runs."""
+"""Symbol source ``myplugin``: the lines of a text file that is watched."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class MyPluginSettings:
+class SymbolsSettings:
     """Settings of the symbol source: the section ``[myplugin]``.
 
     Raises:
@@ -40,7 +40,7 @@ class MyPluginSettings:
             raise ValueError(f"interval must be more than 0 and finite, got {self.interval}")
 
 
-class MyPluginSymbols:
+class FileSymbols:
     """Looks at the file again and again, and tells of every change.
 
     Args:
@@ -94,16 +94,16 @@ def read_symbols(text: str) -> frozenset[Instrument]:
         ValueError: There is none.
     """
     lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    symbols = frozenset(Instrument(line) for line in lines if line)
+    symbols = frozenset(Instrument.parse(line) for line in lines if line)
     if not symbols:
         raise ValueError("it names no symbol; write one on a line, such as BTCUSDT")
     return symbols
 
 
 @asynccontextmanager
-async def open_source(settings: MyPluginSettings) -> AsyncIterator[SymbolSource]:
+async def open_source(settings: SymbolsSettings) -> AsyncIterator[SymbolSource]:
     """Open the symbol source."""
-    yield MyPluginSymbols(Path(settings.path), settings.interval)
+    yield FileSymbols(Path(settings.path), settings.interval)
 
 
 @hookimpl
@@ -113,8 +113,8 @@ def obframe_symbol_sources() -> Sequence[Provider[SymbolSource]]:
         Provider(
             "myplugin",
             "the lines of a text file, followed while it runs",
-            MyPluginSettings,
+            SymbolsSettings,
             open_source,
-            contract="obframe_myplugin.contract:MyPluginContract",
+            contract="obframe_myplugin.contract:FileContract",
         )
     ]

@@ -8,11 +8,11 @@ import sys
 import pytest
 from obframe import Instrument, SymbolError
 
-from obframe_myplugin.contract import MyPluginContract
-from obframe_myplugin.plugin import MyPluginSettings, read_symbols
+from obframe_myplugin.contract import FileContract
+from obframe_myplugin.plugin import SymbolsSettings, read_symbols
 
 
-class TestContract(MyPluginContract):
+class TestContract(FileContract):
     """Every rule that a symbol source must keep."""
 
 
@@ -31,7 +31,7 @@ def test_settings_that_cannot_be_used_are_refused(
     settings: dict[str, str | float], mistake: str
 ) -> None:
     with pytest.raises(ValueError, match=mistake):
-        MyPluginSettings(**settings)  # type: ignore[arg-type]
+        SymbolsSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_blank_lines_and_remarks_name_no_symbol() -> None:
