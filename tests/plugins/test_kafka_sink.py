@@ -203,7 +203,7 @@ async def test_a_sink_that_is_opened_again_goes_on_with_what_is_under_way(
     """So it is closed and opened when it goes on failing; only its producer knows what it sent."""
     given = rows(["A"], T, T + 10)
     async with opened(kafka_cluster, timeout=0.5) as sink:
-        await sink.write(given[:5])
+        await write_until_taken(sink, given[:5])
         kafka_cluster.down()
         with pytest.raises(SinkError, match="were not acknowledged"):
             await sink.write(given)
