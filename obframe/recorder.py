@@ -9,7 +9,8 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from obframe._core import Snapshot
@@ -20,7 +21,7 @@ from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
 from obframe.protocols import Feed, Measurable, Storage, SymbolSource
 from obframe.retention import plan_storage
-from obframe.settings import RecorderSettings, RetentionSettings
+from obframe.settings import RecorderSettings, RetentionSettings, Size
 from obframe.sinks import SinkPart
 from obframe.sync import BookSynchronizer
 from obframe.telling import Telling
@@ -156,6 +157,7 @@ class Recorder:
         self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
+        self._has_garbage = False  # rows were deleted whose space was not given back at once
         self._telling = Telling(
             sinks or {}, storage, self._settings, now=math.floor(self._clock.time())
         )
@@ -448,12 +450,19 @@ class Recorder:
                 complete = False  # its newest row still has to tell where the time since then began
             else:
                 symbols.append(symbol)
-        now = self._clock.time()
-        cuts = await self._writer.call(plan_storage, self._storage, symbols, self._retention, now)
+        # The cap takes the same seconds of all symbols, so it waits until all can have their turn.
+        kept = self._retention if complete else replace(self._retention, max_bytes=Size(0))
+        plan = partial(plan_storage, self._storage, symbols, kept, self._clock.time())
+        cuts = await self._writer.call(plan)
+        if self._has_garbage and any(cut.cause == "bytes" for cut in cuts):
+            # What went before still takes up space: while it does, rows would go for nothing.
+            await self._reclaim()
+            cuts = await self._writer.call(plan)
         # Before this second nothing is left of any symbol; after it, symbols go one by one.
         line = 0 if self._retention.overrides else min((cut.before for cut in cuts), default=0)
         untold = await self._writer.call(self._telling.find_untold, line)
         for cut in cuts:
+            self._has_garbage = True
             await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
             if cut.seconds and cut.before > line:
                 self._telling.lose(cut.symbol, max(cut.before - cut.seconds, line), cut.before)
@@ -466,10 +475,14 @@ class Recorder:
                 self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
                 name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
             )  # fmt: skip
-            if isinstance(self._storage, Measurable):
-                # Not by the writer's thread: rows must not wait for files being rewritten.
-                await asyncio.to_thread(self._storage.reclaim)
+            await self._reclaim()
         return complete
+
+    async def _reclaim(self) -> None:
+        if isinstance(self._storage, Measurable):
+            # Not by the writer's thread: rows must not wait for files being rewritten.
+            await asyncio.to_thread(self._storage.reclaim)
+        self._has_garbage = False
 
     async def _summarise(self) -> None:
         rows = gaps = 0

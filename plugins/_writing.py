@@ -362,12 +362,15 @@ class RocksStorage(RowReads):
         Without it the space comes back by itself, but only when the database gets round to it.
         """
         with self._lock:
-            deleted, self._deleted = self._deleted, {}
+            deleted = dict(self._deleted)
             self._writable()
         self.read(lambda database: database.flush())
         for symbol, line in deleted.items():
             begin, end = row_key(symbol, MIN_TIMESTAMP), row_key(symbol, min(line, MAX_TIMESTAMP))
             self.read(lambda database, b=begin, e=end: database.compact_range(b, e))  # type: ignore[misc]
+            with self._lock:
+                if self._deleted.get(symbol) == line:  # nothing more of it was deleted meanwhile
+                    del self._deleted[symbol]
 
     def append_gaps(self, gaps: Sequence[Gap]) -> None:
         """Record gaps durably; one that touches another of the same cause extends it."""
