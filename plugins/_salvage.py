@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 
@@ -69,6 +70,7 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         source.check_unlocked()
         database = stack.enter_context(_view(source))
         storage = RocksStorage.open(RocksSettings(path=str(target.rows)))
+        stack.enter_context(_whole_or_nothing(target))
         stack.callback(storage.close)
         acknowledged = newest_acknowledged(source.acknowledged)
         copy = _Copy(database, storage, acknowledged, tell)
@@ -79,6 +81,17 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
             # In a store of ours every second has a row, or a gap that says why not.
             lost += _find_unexplained(storage, adopted)
         return Repaired(copy.rows, len(copy.holes), copy.foreign, _tell(storage, lost))
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(target: Layout) -> Iterator[None]:
+    """Remove what was begun when the repair does not come to its end: it would pass for a store."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(target.rows, ignore_errors=True)
+        shutil.rmtree(target.side, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager

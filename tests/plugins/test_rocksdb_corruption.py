@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from obframe import Gap, GapReason, Record, StoreCorrupt
+from obframe import Gap, GapReason, Record, StorageError, StoreCorrupt
 from obframe_plugins import _rocks
 from obframe_plugins._layout import Layout
 from obframe_plugins._salvage import salvage
@@ -155,3 +155,19 @@ def test_a_repair_loses_only_the_damaged_block(template: Path, tmp_path: Path) -
             readable.add(row)
     assert len(ROWS) - 100 < len(readable) < len(ROWS)
     assert salvage(Layout(str(path)), Layout(str(tmp_path / "saved"))).rows == len(readable)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError])
+def test_a_repair_that_is_cut_off_leaves_nothing_that_looks_whole(
+    error: type[BaseException], template: Path, tmp_path: Path
+) -> None:
+    """Half of the rows without gaps would pass for a store, and stand in a second try's way."""
+    target = Layout(str(tmp_path / "saved"))
+
+    def break_off(_done: int, _of: int) -> None:
+        raise error("cut off")
+
+    with pytest.raises(error):
+        salvage(Layout(str(template / "rows")), target, break_off)
+    assert list(tmp_path.iterdir()) == []
+    assert salvage(Layout(str(template / "rows")), target).rows == len(ROWS)
