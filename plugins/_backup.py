@@ -138,6 +138,7 @@ class BackupFolder:
         """
         if not layout.examine():
             raise StorageError(f"{layout}: nothing is stored there", str(layout))
+        layout.check_logs()
         self._check_store(layout)
         try:
             # In this order: a folder without it, and with something in it, is somebody else's.

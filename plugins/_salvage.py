@@ -63,6 +63,7 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         raise StorageError(f"{source}: no such directory", str(source))
     if target.rows.exists() or target.side.exists():
         raise StorageError(f"{target}: exists already; choose a new path", str(target))
+    source.check_logs()
     lock = source.lock_writer(create=False)
     with contextlib.ExitStack() as stack:
         if lock is not None:
