@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from obframe import (
     MAX_TIMESTAMP,
@@ -76,7 +76,7 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         acknowledged = newest_acknowledged(source.acknowledged)
         copy = _Copy(database, storage, acknowledged, tell)
         copy.run()
-        lost = list(_find_losses(storage, copy.holes, acknowledged))
+        lost = list(_find_losses(storage, copy.holes, _first_seconds(database), acknowledged))
         adopted = _copy_ledger(source, storage)
         if adopted is not None:
             # In a store of ours every second has a row, or a gap that says why not.
@@ -196,10 +196,31 @@ class _Copy:
         return min((record.timestamp for record in records), default=MAX_TIMESTAMP)
 
 
+def _first_seconds(database: RowDatabase) -> dict[str, int]:
+    """Return the second of each symbol's first row, as far as the list of files tells."""
+    found: dict[str, int] = {}
+    for file in database.files():
+        for key in (file.first, file.last):
+            if (parsed := parse_key(key)) is not None:
+                symbol, second = parsed
+                found[symbol] = min(second, found.get(symbol, second))
+    return found
+
+
 def _find_losses(
-    storage: RocksStorage, holes: Sequence[tuple[bytes, bytes | None]], acknowledged: int
+    storage: RocksStorage,
+    holes: Sequence[tuple[bytes, bytes | None]],
+    first: Mapping[str, int],
+    acknowledged: int,
 ) -> Iterator[Gap]:
-    """Yield what lies in unreadable places, and what was acknowledged after the newest row."""
+    """Yield what lies in unreadable places, and what was acknowledged after the newest row.
+
+    Args:
+        storage: The new one, with all that was saved.
+        holes: The unreadable places.
+        first: The second of the first row, of the symbols of which it is known.
+        acknowledged: The newest second that was acknowledged.
+    """
     newest = {
         symbol: row.timestamp
         for symbol in storage.symbols()
@@ -211,6 +232,9 @@ def _find_losses(
         cut_short.clear()
     for before, after in holes:
         known, following = parse_key(before), parse_key(after or b"")
+        if following is not None and (known is None or known[0] != following[0]):
+            symbol, second = following
+            yield Gap(symbol, first.get(symbol, second), second - 1, GapReason.DAMAGED, _DETAIL)
         if known is None:
             continue
         symbol, second = known
