@@ -323,8 +323,16 @@ def test_what_a_killed_backup_held_is_let_go(store: Store) -> None:
         "maintenance.backup(Path(sys.argv[2]), die)\n"
     )
     subprocess.run([sys.executable, "-c", code, settings.path, str(folder)], check=False)
-    assert list(side.glob("pin-*"))
-    maintenance.backup(folder, untold)
+    (left,) = side.glob("pin-*")
+
+    def reopen(_done: int, _of: int) -> None:
+        """Start a recorder beside a backup: what died goes, what lives stays."""
+        left.mkdir(exist_ok=True)
+        RocksStorage.open(settings).close()
+        (held,) = side.glob("pin-*")
+        assert held != left
+
+    maintenance.backup(folder, reopen)
     assert not list(side.glob("pin-*"))
 
 
