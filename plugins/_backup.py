@@ -299,7 +299,11 @@ class BackupFolder:
             sync_folder(partial / "rows")
             sync_folder(partial / "side")
             (partial / "side").rename(layout.side)
-            (partial / "rows").rename(layout.rows)
+            try:
+                (partial / "rows").rename(layout.rows)
+            except BaseException:
+                layout.side.rename(partial / "side")
+                raise
             sync_folder(layout.rows.parent)
         except OSError as error:
             raise StorageError(f"{layout}: cannot be restored: {error}", str(layout)) from error

@@ -384,3 +384,24 @@ def test_a_folder_that_is_none_is_named(store: Store, tmp_path: Path) -> None:
     ):
         with pytest.raises(StorageError, match="file"):
             work()
+
+
+def test_a_restore_that_fails_at_its_last_step_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, maintenance, folder = store
+    with_rows(settings, records(T, 10))
+    maintenance.backup(folder, untold)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "rows":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rename", fail)
+        with pytest.raises(KeyboardInterrupt):
+            restored(tmp_path, folder)
+    assert not list(tmp_path.glob("restored*"))
+    assert rows_of(restored(tmp_path, folder)) == sorted(records(T, 10))
