@@ -44,6 +44,8 @@ logger = logging.getLogger("obframe.recorder")
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
 _RETENTION_AGAIN = 5.0
+_LEAP = 3600
+"""Seconds of a leap ahead for which the clock is doubted, and for which nothing is deleted then."""
 _SAMPLED_AT_ONCE = 250
 """Books sampled in one turn of the event loop: two to three milliseconds."""
 _SAMPLED_WITHIN = 0.1
@@ -157,6 +159,7 @@ class Recorder:
         self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
+        self._retain_after = 0.0  # by the monotonic clock
         self._has_garbage = False  # rows were deleted whose space was not given back at once
         self._telling = Telling(
             sinks or {}, storage, self._settings, now=math.floor(self._clock.time())
@@ -308,6 +311,7 @@ class Recorder:
                     self._relive(tick.missed)
                 else:
                     self._lose(tick.missed)
+                    self._doubt_clock(tick.missed)
                 if tick.resync:
                     self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
             if tick.second is None:
@@ -329,6 +333,17 @@ class Recorder:
             if sampled.first is not None and sampled.first <= end
         ]
         self._writer.submit(end, (), marks)
+
+    def _doubt_clock(self, missed: Missed) -> None:
+        """Keep what a clock that leapt ahead calls old, until it has had time to be set right."""
+        leapt = missed.end - missed.start + 1
+        if missed.reason is GapReason.CLOCK_STEP and leapt >= _LEAP:
+            self._retain_after = self._clock.monotonic() + _LEAP
+            logger.warning(
+                "retention: the clock leapt ahead by %d s; in case it is wrong, nothing is deleted "
+                "for an hour",
+                leapt,
+            )
 
     def _lose(self, missed: Missed) -> None:
         logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
@@ -434,7 +449,8 @@ class Recorder:
         while True:
             complete = False
             try:
-                complete = await self._delete_old()
+                if self._clock.monotonic() >= self._retain_after:
+                    complete = await self._delete_old()
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)

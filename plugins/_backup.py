@@ -138,6 +138,7 @@ class BackupFolder:
         """
         if not layout.examine():
             raise StorageError(f"{layout}: nothing is stored there", str(layout))
+        layout.check_logs()
         self._check_store(layout)
         try:
             # In this order: a folder without it, and with something in it, is somebody else's.
@@ -298,7 +299,11 @@ class BackupFolder:
             sync_folder(partial / "rows")
             sync_folder(partial / "side")
             (partial / "side").rename(layout.side)
-            (partial / "rows").rename(layout.rows)
+            try:
+                (partial / "rows").rename(layout.rows)
+            except BaseException:
+                layout.side.rename(partial / "side")
+                raise
             sync_folder(layout.rows.parent)
         except OSError as error:
             raise StorageError(f"{layout}: cannot be restored: {error}", str(layout)) from error

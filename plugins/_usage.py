@@ -50,8 +50,8 @@ def reckon_usage(layout: Layout, database: RowDatabase) -> Usage:
     logs = sum(size for name, size in sizes.items() if name.endswith(".log"))
     side = sum(_sizes(layout.side).values())
     # Rows that are in memory only are in a log, which is as long as they are without compression.
-    for symbol in spans:
-        shares[symbol] = shares[symbol] or _ROW_BYTES
+    for symbol, (start, end) in spans.items():
+        shares[symbol] = shares[symbol] or _ROW_BYTES * (end - start + 1)
     return Usage(
         bytes=sum(sizes.values()) + side, rows=rows, by_symbol=dict(shares), log_bytes=logs
     )

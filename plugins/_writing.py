@@ -26,6 +26,7 @@ from obframe_plugins._checks import check_records, check_runs
 from obframe_plugins._keys import Strays, newest_row, row_key
 from obframe_plugins._layout import Layout
 from obframe_plugins._ledger import Acknowledged, Ledger, read_format
+from obframe_plugins._pins import sweep_pins
 from obframe_plugins._reading import RowReads
 from obframe_plugins._rocks import WRITE_BUFFER, HandleClosed, RowDatabase
 
@@ -159,6 +160,7 @@ class RocksStorage(RowReads):
             assert lock is not None
             undo.callback(os.close, lock)
         self._lock_file = lock
+        sweep_pins(layout)
         self._ledger = Ledger(layout.ledger, writable=True)
         undo.callback(self._ledger.close)
         started = time.perf_counter()

@@ -793,6 +793,12 @@ def test_row_52_a_scan_during_retention_sees_one_state(settings: RocksSettings) 
         assert seen == rows
 
 
+def test_rows_that_are_in_no_file_yet_are_reckoned_each(settings: RocksSettings) -> None:
+    with opened(settings) as storage:
+        storage.append([Record("BTC", T + n, os.urandom(200)) for n in range(100)])
+        assert 10_000 < storage.usage().by_symbol["BTC"] < 50_000
+
+
 def test_space_that_could_not_be_given_back_is_given_back_the_next_time(
     settings: RocksSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

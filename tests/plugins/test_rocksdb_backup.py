@@ -323,8 +323,16 @@ def test_what_a_killed_backup_held_is_let_go(store: Store) -> None:
         "maintenance.backup(Path(sys.argv[2]), die)\n"
     )
     subprocess.run([sys.executable, "-c", code, settings.path, str(folder)], check=False)
-    assert list(side.glob("pin-*"))
-    maintenance.backup(folder, untold)
+    (left,) = side.glob("pin-*")
+
+    def reopen(_done: int, _of: int) -> None:
+        """Start a recorder beside a backup: what died goes, what lives stays."""
+        left.mkdir(exist_ok=True)
+        RocksStorage.open(settings).close()
+        (held,) = side.glob("pin-*")
+        assert held != left
+
+    maintenance.backup(folder, reopen)
     assert not list(side.glob("pin-*"))
 
 
@@ -376,3 +384,24 @@ def test_a_folder_that_is_none_is_named(store: Store, tmp_path: Path) -> None:
     ):
         with pytest.raises(StorageError, match="file"):
             work()
+
+
+def test_a_restore_that_fails_at_its_last_step_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, maintenance, folder = store
+    with_rows(settings, records(T, 10))
+    maintenance.backup(folder, untold)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "rows":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rename", fail)
+        with pytest.raises(KeyboardInterrupt):
+            restored(tmp_path, folder)
+    assert not list(tmp_path.glob("restored*"))
+    assert rows_of(restored(tmp_path, folder)) == sorted(records(T, 10))

@@ -848,6 +848,25 @@ async def test_while_space_cannot_be_given_back_no_more_rows_go_for_it() -> None
     assert -86 <= min(desk.rows("BTCUSDT")) <= -83
 
 
+async def test_a_clock_that_leaps_ahead_does_not_make_all_rows_old_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    storage = MemoryStorage()
+    storage.append([Record("BTCUSDT", START - 50, b"\x94\x90\x90\x01\x01")])
+    week = RetentionSettings(max_age=Duration(7 * 86_400), interval=Duration(0.01))
+    desk = Desk("BTCUSDT", storage=storage, retention=week)
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        desk.clock.step(30 * 86_400)
+        await desk.clock.run(2)
+        await asyncio.sleep(0.05)  # time enough for a retention that believes it
+        assert min(desk.rows("BTCUSDT")) == -50
+        assert "nothing is deleted for an hour" in caplog.text
+        desk.clock.advance(3600)  # nobody has set it right: it is right
+        await until(lambda: min(desk.rows("BTCUSDT"), default=0) > -50)
+
+
 async def test_the_update_id_that_falls_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk("BTCUSDT")
     async with desk.recording():
