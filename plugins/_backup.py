@@ -71,6 +71,11 @@ class BackupFolder:
     def _paths(self) -> list[Path]:
         if not self._folder.exists():
             return []
+        if not self._folder.is_dir():
+            raise StoreFormatError(
+                f"{self._folder}: is no folder; choose one that is empty or not there yet",
+                str(self._folder),
+            )
         if not self._backups.is_dir():
             if any(self._folder.iterdir()):
                 raise StoreFormatError(
