@@ -222,9 +222,17 @@ class Registry:
             raise PluginError(names, reason, f"choose one with {kind.option} NAME")
         if name not in offered:
             reason = f"no loaded plugin offers the {kind.name} {name!r} (loaded: {names})"
-            mend = f"load the plugin that does with --plugins, such as --plugins {name}"
-            raise PluginError(name, reason, mend)
+            raise PluginError(name, reason, self._find_offer(kind, name, offered))
         return offered[name]
+
+    def _find_offer(self, kind: Kind, name: str, offered: Collection[str]) -> str:
+        """Say how to come by a provider that no loaded plugin offers."""
+        if close := difflib.get_close_matches(name, offered, n=1):
+            return f"did you mean {close[0]!r}?"
+        for other in self._others():
+            if any(provider.name == name for provider in other.providers(kind)):
+                return f"load the plugin that does, with --plugins {other.plugins[0].name}"
+        return "load the plugin that does with --plugins; `obframe plugins` lists what each offers"
 
     def sections(self) -> dict[str, type[Any]]:
         """Return every settings dataclass of the loaded plugins by section."""
@@ -240,9 +248,10 @@ class Registry:
         """
         if section in self._installed or section in self.sections():
             return True
-        return any(section in sections for sections in self._sections_of_others())
+        return any(section in other.sections() for other in self._others())
 
-    def _sections_of_others(self) -> Iterator[Mapping[str, type[Any]]]:
+    def _others(self) -> Iterator[Registry]:
+        """Yield the plugins that are installed and not loaded, each loaded by itself."""
         loaded = {plugin.name for plugin in self.plugins}
         for name in self._installed:
             if name not in loaded:
@@ -251,7 +260,7 @@ class Registry:
                     probe.add(name)
                 except PluginError:
                     continue  # it is not asked for in this run
-                yield probe.sections()
+                yield probe
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Have every observer of a hook called, in order, in its plugin's own thread.

@@ -73,6 +73,6 @@ async def follow(
             trouble = ""
         if now != held:
             added, removed = len(now - held), len(held - now)
-            logger.info("%s changed: %d symbols added, %d removed", name, added, removed)
+            logger.info("%s changed: %d added, %d removed", name, added, removed)
             held = now
             yield held

@@ -108,17 +108,17 @@ def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoo
     return "uvloop", importlib.import_module("uvloop").new_event_loop
 
 
-_BEFORE = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
-"""Causes that tell of the time before a symbol was recorded, not of this run."""
+_UNRECORDED = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
+"""Causes that tell of time in which nobody recorded a symbol, before or in this run."""
 
 
 def describe(summary: RunSummary) -> str:
     """Say for a person what one run did."""
-    before = {reason: summary.gap_seconds.get(reason, 0) for reason in _BEFORE}
-    own = {key: count for key, count in summary.gap_seconds.items() if key not in before}
+    unrecorded = {reason: summary.gap_seconds.get(reason, 0) for reason in _UNRECORDED}
+    own = {key: count for key, count in summary.gap_seconds.items() if key not in unrecorded}
     lines = [f"stored {_count(summary.rows, 'row')}, {_lost(own)}"]
-    if any(before.values()):
-        lines.append(f"before this run: {_lost(before)}")
+    if any(unrecorded.values()):
+        lines.append(f"while not recorded: {_lost(unrecorded)}")
     if summary.updates:
         lines.append(
             f"{_count(summary.updates, 'update')}, book latency p99 "

@@ -213,6 +213,8 @@ def test_what_is_there_is_never_overwritten(store: Store, tmp_path: Path) -> Non
     (other / "file").touch()
     with pytest.raises(StoreFormatError, match="holds other files"):
         maintenance.backup(other, untold)
+    with pytest.raises(StorageError, match="is no folder of backups"):
+        maintenance.backup(other / "file", untold)
     (folder / "backups" / "29990101T000000000Z.json").write_text('{"format": 99}')
     with pytest.raises(StoreFormatError, match="format 99"):
         maintenance.backups(folder)

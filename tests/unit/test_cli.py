@@ -452,7 +452,7 @@ def test_the_end_of_a_run_is_told_of_this_run() -> None:
     lost = {GapReason.PROCESS_DOWN: 148, GapReason.SEQUENCE: 2, GapReason.UNSUBSCRIBED: 3}
     assert describe(summary(1200, 1, lost)).split("\n         ") == [
         "stored 1,200 rows, 2 symbol-seconds without a row (sequence 2)",
-        "before this run: 151 symbol-seconds without a row (process_down 148, unsubscribed 3)",
+        "while not recorded: 151 symbol-seconds without a row (process_down 148, unsubscribed 3)",
         "1 update, book latency p99 0.20 ms, tick lag p99 1.0 ms",
     ]
     assert describe(summary(1, 0, {GapReason.CONNECTING: 1})).split("\n         ") == [

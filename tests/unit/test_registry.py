@@ -264,6 +264,12 @@ def test_two_of_one_kind_need_a_choice(make: Make) -> None:
     assert registry.choose(FEED, "west").name == "west"
     with pytest.raises(PluginError, match=r"no loaded plugin offers the feed 'north'.*east, west"):
         registry.choose(FEED, "north")
+    with pytest.raises(PluginError, match=r"did you mean 'west'\?"):
+        registry.choose(FEED, "wets")
+    with pytest.raises(PluginError, match=r"does, with --plugins files$"):
+        registry.choose(SINK, "jsonl")
+    with pytest.raises(PluginError, match=r"`obframe plugins` lists what each offers"):
+        registry.choose(SINK, "parquet")
 
 
 def test_a_refused_plugin_leaves_nothing_behind(make: Make) -> None:
