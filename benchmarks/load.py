@@ -32,6 +32,11 @@ STARTING = 12
 """Seconds for all connections, subscriptions and snapshots."""
 LOOP = 100
 EARLY = {"connecting", "syncing"}
+WAYS = {
+    "transport": ["websockets", "picows"],
+    "event-loop": ["asyncio", "uvloop"],
+    "wire": ["plain", "tls"],
+}
 
 
 @dataclass(frozen=True)
@@ -266,12 +271,19 @@ def make_certificate() -> Iterator[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Measure each way and print a line of it; 1 when a run was not good."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--symbols", type=int, default=1500)
+    parser.add_argument("--symbols", type=int, default=1500, help="how many are recorded")
     parser.add_argument("--rate", type=float, default=10.0, help="messages a second and symbol")
-    parser.add_argument("--seconds", type=int, default=30)
-    parser.add_argument("--transport", nargs="*", default=["websockets", "picows"])
-    parser.add_argument("--event-loop", nargs="*", default=["asyncio", "uvloop"])
-    parser.add_argument("--wire", nargs="*", default=["plain", "tls"])
+    parser.add_argument("--seconds", type=int, default=30, help="of each run, after its start")
+    ways = "which to measure, each with each; by default all"
+    for name, known in WAYS.items():
+        parser.add_argument(
+            f"--{name}",
+            nargs="+",
+            choices=known,
+            default=known,
+            metavar="NAME",
+            help=f"{', '.join(known)}: {ways}",
+        )
     chosen = parser.parse_args(arguments)
     print(
         f"{chosen.symbols} symbols, {chosen.rate:g} messages/s each, {chosen.seconds} s a run\n"

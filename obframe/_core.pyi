@@ -135,7 +135,7 @@ class OrderBook:
 
 @final
 class Snapshot:
-    """The best levels of one book at one second; immutable. Equal when all but nothing differs."""
+    """The best levels of one book at one second; immutable. Equal when nothing in them differs."""
 
     def __init__(
         self,

@@ -4235,7 +4235,7 @@ cdef int add_row_levels(bytearray target, object levels, str symbol, str side) e
 @cython.final
 @cython.freelist(256)
 cdef class Snapshot:
-    """The best levels of one book at one second; immutable. Equal when all but nothing differs.
+    """The best levels of one book at one second; immutable. Equal when nothing in them differs.
 
     Args:
         symbol: The instrument's symbol; empty when unknown.

@@ -9,7 +9,8 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from obframe._core import Snapshot
@@ -20,7 +21,7 @@ from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
 from obframe.protocols import Feed, Measurable, Storage, SymbolSource
 from obframe.retention import plan_storage
-from obframe.settings import RecorderSettings, RetentionSettings
+from obframe.settings import RecorderSettings, RetentionSettings, Size
 from obframe.sinks import SinkPart
 from obframe.sync import BookSynchronizer
 from obframe.telling import Telling
@@ -43,6 +44,8 @@ logger = logging.getLogger("obframe.recorder")
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
 _RETENTION_AGAIN = 5.0
+_LEAP = 3600
+"""Seconds of a leap ahead for which the clock is doubted, and for which nothing is deleted then."""
 _SAMPLED_AT_ONCE = 250
 """Books sampled in one turn of the event loop: two to three milliseconds."""
 _SAMPLED_WITHIN = 0.1
@@ -156,6 +159,8 @@ class Recorder:
         self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
+        self._retain_after = 0.0  # by the monotonic clock
+        self._has_garbage = False  # rows were deleted whose space was not given back at once
         self._telling = Telling(
             sinks or {}, storage, self._settings, now=math.floor(self._clock.time())
         )
@@ -306,6 +311,7 @@ class Recorder:
                     self._relive(tick.missed)
                 else:
                     self._lose(tick.missed)
+                    self._doubt_clock(tick.missed)
                 if tick.resync:
                     self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
             if tick.second is None:
@@ -327,6 +333,17 @@ class Recorder:
             if sampled.first is not None and sampled.first <= end
         ]
         self._writer.submit(end, (), marks)
+
+    def _doubt_clock(self, missed: Missed) -> None:
+        """Keep what a clock that leapt ahead calls old, until it has had time to be set right."""
+        leapt = missed.end - missed.start + 1
+        if missed.reason is GapReason.CLOCK_STEP and leapt >= _LEAP:
+            self._retain_after = self._clock.monotonic() + _LEAP
+            logger.warning(
+                "retention: the clock leapt ahead by %d s; in case it is wrong, nothing is deleted "
+                "for an hour",
+                leapt,
+            )
 
     def _lose(self, missed: Missed) -> None:
         logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
@@ -432,7 +449,8 @@ class Recorder:
         while True:
             complete = False
             try:
-                complete = await self._delete_old()
+                if self._clock.monotonic() >= self._retain_after:
+                    complete = await self._delete_old()
             except Exception as error:
                 self._counters["retention_failures"] += 1
                 logger.error("old rows could not be deleted, tried again later: %s", error)
@@ -448,12 +466,19 @@ class Recorder:
                 complete = False  # its newest row still has to tell where the time since then began
             else:
                 symbols.append(symbol)
-        now = self._clock.time()
-        cuts = await self._writer.call(plan_storage, self._storage, symbols, self._retention, now)
+        # The cap takes the same seconds of all symbols, so it waits until all can have their turn.
+        kept = self._retention if complete else replace(self._retention, max_bytes=Size(0))
+        plan = partial(plan_storage, self._storage, symbols, kept, self._clock.time())
+        cuts = await self._writer.call(plan)
+        if self._has_garbage and any(cut.cause == "bytes" for cut in cuts):
+            # What went before still takes up space: while it does, rows would go for nothing.
+            await self._reclaim()
+            cuts = await self._writer.call(plan)
         # Before this second nothing is left of any symbol; after it, symbols go one by one.
         line = 0 if self._retention.overrides else min((cut.before for cut in cuts), default=0)
         untold = await self._writer.call(self._telling.find_untold, line)
         for cut in cuts:
+            self._has_garbage = True
             await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
             if cut.seconds and cut.before > line:
                 self._telling.lose(cut.symbol, max(cut.before - cut.seconds, line), cut.before)
@@ -466,10 +491,14 @@ class Recorder:
                 self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
                 name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
             )  # fmt: skip
-            if isinstance(self._storage, Measurable):
-                # Not by the writer's thread: rows must not wait for files being rewritten.
-                await asyncio.to_thread(self._storage.reclaim)
+            await self._reclaim()
         return complete
+
+    async def _reclaim(self) -> None:
+        if isinstance(self._storage, Measurable):
+            # Not by the writer's thread: rows must not wait for files being rewritten.
+            await asyncio.to_thread(self._storage.reclaim)
+        self._has_garbage = False
 
     async def _summarise(self) -> None:
         rows = gaps = 0

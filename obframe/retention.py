@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -109,6 +109,8 @@ def plan(
         usage: What it takes up; None when the storage cannot tell, then only age counts.
         now: Unix seconds.
     """
+    if usage is not None:
+        usage = _shared_out(usage, held)
     lines = {}
     for each in held:
         age = float(max_age(settings, each.symbol))
@@ -144,6 +146,17 @@ def plan(
         if wanted <= 0:
             break
     return sorted(by_symbol.values(), key=lambda cut: cut.symbol)
+
+
+def _shared_out(usage: Usage, held: Sequence[Held]) -> Usage:
+    """Give symbols of which the storage does not tell their share what is left, by seconds."""
+    unknown = [each for each in held if each.symbol not in usage.by_symbol]
+    if not unknown:
+        return usage
+    left = max(usage.bytes - sum(usage.by_symbol.values()), 0)
+    a_second = left / sum(each.seconds for each in unknown)
+    shares = {each.symbol: round(each.seconds * a_second) for each in unknown}
+    return replace(usage, by_symbol={**usage.by_symbol, **shares})
 
 
 def _cut(held: Held, before: int, cause: Literal["age", "bytes"], usage: Usage | None) -> Cut:

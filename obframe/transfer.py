@@ -11,8 +11,9 @@ import csv
 import gzip
 import io
 import os
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, Protocol
@@ -28,13 +29,14 @@ from obframe.layout import (
 )
 from obframe.protocols import Storage
 from obframe.query import rows
-from obframe.types import SNAPSHOT_DEPTH, Record
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Record, check_symbol
 
 ENDINGS: Final = (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz")
 
 _BATCH: Final = 1_000
 _GROUP: Final = 20_000
 """Rows of a row group in Parquet: a few megabytes in memory."""
+_PIECE: Final = 1 << 20
 _HEAD: Final = 3  # columns of CSV before the levels
 
 
@@ -108,9 +110,13 @@ class _CsvWriter:
         self._text = io.StringIO()
         self._rows = csv.writer(self._text, lineterminator="\n")
         self._rows.writerow(SNAPSHOT_COLUMNS)
+        self._flush()
 
     def write(self, snapshots: Sequence[Snapshot]) -> None:
         self._rows.writerows(snapshot_to_cells(each) for each in snapshots)
+        self._flush()
+
+    def _flush(self) -> None:
         self._file.write(self._text.getvalue().encode())
         self._text.seek(0)
         self._text.truncate()
@@ -131,7 +137,9 @@ class _ParquetWriter:
             ]
         )
         self._held: list[Snapshot] = []
-        self._parquet = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._parquet = parquet.ParquetWriter(
+            file, self._schema, compression="zstd", write_page_checksum=True
+        )
 
     def write(self, snapshots: Sequence[Snapshot]) -> None:
         self._held += snapshots
@@ -187,7 +195,8 @@ def _writing(path: Path) -> Iterator[_Writer]:
     except OSError as error:
         raise ObframeError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def export_rows(
@@ -239,12 +248,24 @@ _Found = Snapshot | str
 """A row, or why there is none and where."""
 
 
+def _storable(snapshot: Snapshot) -> Snapshot:
+    """Return a row that can have a key.
+
+    Raises:
+        ValueError: Its symbol or its second cannot be part of one.
+    """
+    check_symbol(snapshot.symbol)
+    if not MIN_TIMESTAMP <= snapshot.timestamp <= MAX_TIMESTAMP:
+        raise ValueError(f"timestamp {snapshot.timestamp} is not Unix seconds of ten digits")
+    return snapshot
+
+
 def _read_json(file: IO[bytes]) -> Iterator[_Found]:
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
-                yield snapshot_from_json(line)
-            except DecodeError as error:
+                yield _storable(snapshot_from_json(line))
+            except (DecodeError, ValueError) as error:
                 yield f"line {number}: {error}"
 
 
@@ -260,7 +281,7 @@ def _read_csv(file: IO[bytes]) -> Iterator[_Found]:
                 raise ValueError(f"{len(cells)} cells where {len(SNAPSHOT_COLUMNS)} are needed")
             symbol, timestamp, update_id = cells[:_HEAD]
             sides = [_read_side(cells[at : at + 2 * SNAPSHOT_DEPTH]) for at in (_HEAD, _HEAD + 40)]
-            yield Snapshot(symbol, int(update_id), int(timestamp), *sides)
+            yield _storable(Snapshot(symbol, int(update_id), int(timestamp), *sides))
         except (ValueError, OverflowError, InvalidEvent) as error:
             yield f"line {lines.line_num}: {error}"
 
@@ -274,16 +295,25 @@ def _read_side(cells: Sequence[str]) -> list[Level]:
 
 
 def _read_parquet(file: IO[bytes]) -> Iterator[_Found]:
-    _, parquet = _arrow()
     number = 0
-    for batch in parquet.ParquetFile(file).iter_batches(_BATCH):
-        for row in batch.to_pylist():
+    for batch in _parquet_batches(file):
+        for row in batch:
             number += 1
             try:
                 sides = [[(each["price"], each["quantity"]) for each in row[s]] for s in _SIDES]
-                yield Snapshot(row["symbol"], row["update_id"], row["timestamp"], *sides)
+                yield _storable(Snapshot(row["symbol"], row["update_id"], row["timestamp"], *sides))
             except (KeyError, TypeError, ValueError, OverflowError, InvalidEvent) as error:
                 yield f"row {number}: {type(error).__name__}: {error}"
+
+
+def _parquet_batches(file: IO[bytes]) -> Iterator[list[dict[str, Any]]]:
+    arrow, parquet = _arrow()
+    try:
+        whole = parquet.ParquetFile(file, page_checksum_verification=True)
+        for batch in whole.iter_batches(_BATCH):
+            yield batch.to_pylist()
+    except arrow.ArrowException as error:
+        raise OSError(f"no Parquet, or damaged: {error}") from error
 
 
 _SIDES: Final = ("bids", "asks")
@@ -300,10 +330,14 @@ def _reading(path: Path) -> Iterator[Iterator[_Found]]:
             read = _read_json if ending.startswith(".jsonl") else _read_csv
             if ending.endswith(".gz"):
                 with gzip.open(file) as unpacked:
+                    # Its checksum stands at the end: unchecked, wrong digits would be stored.
+                    while unpacked.read(_PIECE):
+                        pass
+                    unpacked.seek(0)
                     yield read(unpacked)  # type: ignore[arg-type]
             else:
                 yield read(file)
-    except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise ObframeError(f"{path}: cannot be read: {error}") from error
 
 

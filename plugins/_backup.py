@@ -8,13 +8,12 @@ rows never change once they are written, so a backup copies only those that are 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,16 +22,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from obframe import Backup, StorageError, StoreCorrupt, StoreFormatError, StoreUnavailable
-from obframe_plugins._files import manifest_state
+from obframe_plugins._copying import copy_file, digest_of, size_of, sync_folder, write_atomically
 from obframe_plugins._keys import find_symbols, newest_row
 from obframe_plugins._layout import Layout
 from obframe_plugins._ledger import cut_after, read_format
+from obframe_plugins._pins import pinned
 from obframe_plugins._rocks import RowDatabase
 
 FORMAT: Final = 1
-_PIN_TRIES: Final = 100
-_PIECE: Final = 1 << 20
-_COPIED: Final = re.compile(r"CURRENT|IDENTITY|(MANIFEST|OPTIONS)-\d+|\d+\.log")
 
 Tell = Callable[[int, int], None]
 """Told again and again how many bytes are done, and of how many."""
@@ -49,7 +46,7 @@ class _File:
 
 
 class BackupFolder:
-    """A folder of backups of one store or several.
+    """A folder of backups of one store.
 
     Args:
         folder: Made when it is not there yet.
@@ -69,21 +66,52 @@ class BackupFolder:
         return [self._read(path)[0] for path in self._paths()]
 
     def _paths(self) -> list[Path]:
-        if not self._folder.exists():
+        try:
+            names = set(os.listdir(self._folder))
+            lists = os.listdir(self._backups) if self._backups.name in names else []
+        except FileNotFoundError:
             return []
-        if not self._folder.is_dir():
+        except OSError as error:
+            raise self._failure("is no folder of backups", error) from error
+        if names and self._backups.name not in names:
             raise StoreFormatError(
-                f"{self._folder}: is no folder; choose one that is empty or not there yet",
+                f"{self._folder}: holds other files, and no backups; choose an empty folder",
                 str(self._folder),
             )
-        if not self._backups.is_dir():
-            if any(self._folder.iterdir()):
-                raise StoreFormatError(
-                    f"{self._folder}: holds other files, and no backups; choose an empty folder",
+        return sorted(self._backups / name for name in lists if name.endswith(".json"))
+
+    def _failure(self, what: str, error: OSError) -> StorageError:
+        return StorageError(f"{self._folder}: {what}: {error}", str(self._folder))
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other backups out: one removes files that no backup needs, or none yet."""
+        file = os.open(self._backups / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise StorageError(
+                    f"{self._folder}: another backup into it is under way; wait for its end, or "
+                    f"choose another folder",
                     str(self._folder),
-                )
-            return []
-        return sorted(self._backups.glob("*.json"))
+                ) from error
+            yield
+        finally:
+            os.close(file)
+
+    def _check_store(self, layout: Layout) -> None:
+        """Raise when the folder holds backups of another store: it would push out theirs."""
+        identity = _identity(layout.rows)
+        for path in self._paths():
+            for file in self._read(path)[1]:
+                if not file.stored.startswith(f"{identity}-"):
+                    source = json.loads(path.read_bytes()).get("source")
+                    raise StorageError(
+                        f"{self._folder}: holds backups of another store, {source}; choose a "
+                        f"folder of its own for {layout}",
+                        str(self._folder),
+                    )
 
     def _read(self, path: Path) -> tuple[Backup, list[_File]]:
         try:
@@ -110,37 +138,17 @@ class BackupFolder:
         """
         if not layout.examine():
             raise StorageError(f"{layout}: nothing is stored there", str(layout))
-        self._paths()
+        layout.check_logs()
+        self._check_store(layout)
         try:
-            self._files.mkdir(parents=True, exist_ok=True)
-            self._backups.mkdir(exist_ok=True)
-            with self._pinned(layout) as pin:
+            # In this order: a folder without it, and with something in it, is somebody else's.
+            self._backups.mkdir(parents=True, exist_ok=True)
+            self._files.mkdir(exist_ok=True)
+            sync_folder(self._folder)
+            with self._alone(), pinned(layout) as pin:
                 return self._copy(layout, pin, tell)
         except OSError as error:
-            raise StorageError(
-                f"{self._folder}: the backup failed: {error}", str(self._folder)
-            ) from error
-
-    @contextlib.contextmanager
-    def _pinned(self, layout: Layout) -> Iterator[Path]:
-        """Hold the files of one state of the rows, by links where the file system has them."""
-        side = layout.side if layout.side.is_dir() and os.access(layout.side, os.W_OK) else None
-        for _ in range(_PIN_TRIES):
-            with tempfile.TemporaryDirectory(prefix="pin-", dir=side) as name:
-                pin = Path(name)
-                before = manifest_state(str(layout.rows))
-                try:
-                    _pin(layout.rows, pin)
-                except FileNotFoundError:
-                    continue
-                # Unchanged, it names just the files that were linked.
-                if before != manifest_state(str(layout.rows)):
-                    continue
-                yield pin
-                return
-        raise StoreUnavailable(
-            f"{layout}: the files changed all the while they were looked at; try again", str(layout)
-        )
+            raise self._failure("the backup failed", error) from error
 
     def _copy(self, layout: Layout, pin: Path, tell: Tell) -> Backup:
         symbols, newest = _look(pin)
@@ -162,14 +170,14 @@ class BackupFolder:
             size = path.stat().st_size
             stored = self._stored_name(identity, path)
             file = known.get((path.name, size, stored))
-            if file is None or not (self._files / stored).exists():
-                digest = _copy_file(
+            if file is None or size_of(self._files / stored) != size:
+                digest, more = self._put(
                     path,
                     self._files / stored,
                     lambda more, at=done: tell(at + more, total),  # type: ignore[misc]
                 )
                 file = _File(path.name, stored, size, digest)
-                copied += size
+                copied += more
             files.append(file)
             done += size
             tell(done, total)
@@ -186,9 +194,18 @@ class BackupFolder:
                 for f in files
             ],
         }
-        _sync_folder(self._files)
-        _write_atomically(self._backups / f"{name}.json", json.dumps(told, indent=1).encode())
+        sync_folder(self._files)
+        write_atomically(self._backups / f"{name}.json", json.dumps(told, indent=1).encode())
         return Backup(name, created, newest, symbols, total, copied)
+
+    def _put(self, path: Path, target: Path, tell: Callable[[int], None]) -> tuple[str, int]:
+        """Have a file in the folder; return its SHA-256, and how many bytes were copied for it."""
+        size = path.stat().st_size
+        if size_of(target) == size:  # copied for a backup that was cut off
+            digest = digest_of(path)
+            if digest == digest_of(target):
+                return digest, 0
+        return copy_file(path, target, tell), size
 
     def _name(self) -> tuple[int, str]:
         """Return the present second, and a name that sorts after those of all other backups."""
@@ -209,14 +226,20 @@ class BackupFolder:
         Returns:
             How many backups were removed.
         """
-        paths = self._paths()
-        gone = paths[: max(len(paths) - keep, 0)] if keep else []
-        for path in gone:
-            path.unlink()
-        needed = {file.stored for path in self._paths() for file in self._read(path)[1]}
-        for path in self._files.iterdir() if self._files.is_dir() else ():
-            if path.name not in needed:
-                path.unlink()
+        if not keep or not self._paths():
+            return 0
+        try:
+            with self._alone():
+                paths = self._paths()
+                gone, left = paths[:-keep], paths[-keep:]
+                needed = {file.stored for path in left for file in self._read(path)[1]}
+                for path in gone:
+                    path.unlink()
+                for path in self._files.iterdir():
+                    if path.name not in needed:
+                        path.unlink()
+        except OSError as error:
+            raise self._failure("old backups cannot be removed", error) from error
         return len(gone)
 
     def restore(self, name: str | None, layout: Layout, tell: Tell) -> Backup:
@@ -258,7 +281,7 @@ class BackupFolder:
                 place = partial / ("side" if file.name == "ledger.sqlite" else "rows") / file.name
                 source = self._files / file.stored
                 try:
-                    digest = _copy_file(
+                    digest = copy_file(
                         source,
                         place,
                         lambda more, at=done: tell(at + more, backup.bytes),  # type: ignore[misc]
@@ -273,32 +296,20 @@ class BackupFolder:
                 done += file.size
                 tell(done, backup.bytes)
             (partial / "side" / "acknowledged").write_bytes(b"%010d\n" % backup.newest)
-            _sync_folder(partial / "rows")
-            _sync_folder(partial / "side")
+            sync_folder(partial / "rows")
+            sync_folder(partial / "side")
             (partial / "side").rename(layout.side)
-            (partial / "rows").rename(layout.rows)
-            _sync_folder(layout.rows.parent)
+            try:
+                (partial / "rows").rename(layout.rows)
+            except BaseException:
+                layout.side.rename(partial / "side")
+                raise
+            sync_folder(layout.rows.parent)
         except OSError as error:
             raise StorageError(f"{layout}: cannot be restored: {error}", str(layout)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return backup
-
-
-def _pin(rows: Path, pin: Path) -> None:
-    # The list of files first: what it names is still there, or the whole is done anew.
-    names = sorted(os.listdir(rows), key=lambda name: name.endswith(".log"))
-    for name in names:
-        source, target = rows / name, pin / name
-        if name.endswith((".sst", ".blob")):
-            try:
-                os.link(source, target)
-            except FileNotFoundError:
-                raise
-            except OSError:
-                shutil.copy2(source, target)  # another file system, or one without links
-        elif _COPIED.fullmatch(name):
-            shutil.copy2(source, target)
 
 
 def _look(pin: Path) -> tuple[int, int]:
@@ -332,38 +343,3 @@ def _identity(rows: Path) -> str:
     except OSError:
         text = str(rows.resolve())
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _copy_file(source: Path, target: Path, tell: Callable[[int], None]) -> str:
-    """Copy a file durably; return its SHA-256."""
-    digest = hashlib.sha256()
-    partial = target.with_name(target.name + ".part")
-    done = 0
-    with source.open("rb") as read, partial.open("wb") as written:
-        while piece := read.read(_PIECE):
-            digest.update(piece)
-            written.write(piece)
-            done += len(piece)
-            tell(done)
-        written.flush()
-        os.fsync(written.fileno())
-    partial.rename(target)
-    return digest.hexdigest()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -114,11 +114,7 @@ class Subscriptions:
         Raises:
             StreamLost: The venue does not answer.
         """
-        # Connections on which little happens are closed after a minute without them, and each
-        # tells by its number whether anything was lost before it.
-        complaint = await self._command(socket, "subscribe", HEARTBEATS)
-        if complaint is not None:
-            logger.warning("the venue refused heartbeats: %s", complaint.text)
+        await self._subscribe_heartbeats(socket)
         while True:
             self._changed.clear()
             now = self._loop.time()
@@ -134,6 +130,25 @@ class Subscriptions:
                 await self._subscribe(socket, missing)
                 continue
             await self._wait(now)
+
+    async def _subscribe_heartbeats(self, socket: Socket) -> None:
+        """Have the connection kept open, and its losses told, when little happens on it."""
+        while True:
+            complaint = await self._command(socket, "subscribe", HEARTBEATS)
+            if complaint is None:
+                return
+            if not complaint.is_about_pace:
+                logger.warning("the venue refused heartbeats: %s", complaint.text)
+                return
+            await self._slow_down(complaint)
+
+    async def _slow_down(self, complaint: Complaint) -> None:
+        self._context.counters.rate_limited += 1
+        delay = self._pace.next()
+        logger.info(
+            "the venue asks for a slower pace (%s): next try in %.1f s", complaint.text, delay
+        )
+        await asyncio.sleep(delay)
 
     def _is_missing(self, name: str, now: float) -> bool:
         waits = max(self._due.get(name, 0.0), self._refusals.get(name, 0.0))
@@ -207,7 +222,7 @@ class Subscriptions:
         if complaint is not None:
             logger.warning("the venue refused to end streams: %s", complaint.text)
             if complaint.is_about_pace:
-                await asyncio.sleep(self._pace.next())
+                await self._slow_down(complaint)
                 return
         self._on_wire.difference_update(names)
         for name in names:
@@ -223,11 +238,7 @@ class Subscriptions:
                 self._books[name].asked_at = now
         complaint = await self._command(socket, "subscribe", LEVEL2, names)
         if complaint is not None and complaint.is_about_pace:
-            self._context.counters.rate_limited += 1
-            delay = self._pace.next()
-            logger.info("the venue asks for a slower pace (%s): next try in %.1f s",
-                        complaint.text, delay)  # fmt: skip
-            await asyncio.sleep(delay)
+            await self._slow_down(complaint)
             return
         self._pace.reset()
         taken = [name for name in names if name in self._on_wire]

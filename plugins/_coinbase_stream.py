@@ -88,6 +88,8 @@ class Connection:
             if item.symbol not in self.books:
                 highest = self._context.last_ids.get(item.symbol, 0)
                 self.books[item.symbol] = Book(item, self._context.new_backoff(), highest)
+                # It may be subscribed still: one that comes back at once has to have a new book.
+                self._control.renew([item.symbol])
         self._control.wake()
 
     def remove(self, products: Collection[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,19 +12,60 @@ from typing import Any
 import pytest
 
 from obframe import Duration, Sink, Snapshot, snapshot_from_json
-from obframe.testing.brokers import KafkaCluster, NatsServer, ServerMissing, ValkeyServer
+from obframe.testing.brokers import KafkaCluster, NatsServer, ValkeyServer, skipping
 from obframe.testing.contracts import SinkContract
 from obframe_plugins import kafka, nats, redis
 
 
-@contextlib.contextmanager
-def _or_skip() -> Iterator[None]:
+async def read_redis(url: str) -> list[Snapshot]:
+    """Return the rows of all streams, each symbol's as they come."""
+    from redis.asyncio import Redis  # noqa: PLC0415
+
+    found: list[Snapshot] = []
+    async with Redis.from_url(url) as client:
+        async for key in client.scan_iter("obframe:*"):
+            entries: Any = await client.xrange(key)  # raises where rows are kept as late
+            found += [snapshot_from_json(fields[b"json"]) for _, fields in entries]
+    return found
+
+
+async def read_nats(url: str) -> list[Snapshot]:
+    """Return the rows of the stream as they come."""
+    from nats.aio.client import Client  # noqa: PLC0415
+    from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415
+    from nats.js.errors import NotFoundError  # noqa: PLC0415
+
+    client, found = Client(), list[Snapshot]()
+    await client.connect(url)
     try:
-        yield
-    except ServerMissing as error:
-        if os.environ.get("OBFRAME_REQUIRE_SERVERS") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        wanted = ConsumerConfig(ack_policy=AckPolicy.NONE)
+        consumer = await client.jetstream().pull_subscribe(">", stream="OBFRAME", config=wanted)
+        left = (await consumer.consumer_info()).num_pending or 0
+        while len(found) < left:
+            messages = await consumer.fetch(left - len(found), timeout=5)
+            found += [snapshot_from_json(message.data) for message in messages]
+    except NotFoundError:
+        pass  # nothing was written yet
+    finally:
+        await client.close()
+    return found
+
+
+def read_kafka(servers: str) -> list[Snapshot]:
+    """Return the rows of the topic, each partition's as they come."""
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition  # noqa: PLC0415
+
+    access = {"bootstrap.servers": servers, "group.id": "test", "log_level": 0}
+    with contextlib.closing(Consumer(access)) as consumer:
+        topic = consumer.list_topics("obframe", timeout=10).topics["obframe"]
+        places = [TopicPartition("obframe", at, OFFSET_BEGINNING) for at in topic.partitions]
+        count = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+        consumer.assign(places)
+        found: list[Snapshot] = []
+        while len(found) < count:
+            messages = consumer.consume(count - len(found), timeout=0.5)
+            found += [snapshot_from_json(message.value() or b"") for message in messages]
+        return found
 
 
 class _ServerContract(SinkContract):
@@ -48,7 +88,7 @@ class RedisContract(_ServerContract):
 
     @pytest.fixture(autouse=True)
     def _start(self, tmp_path: Path) -> Iterator[None]:
-        with _or_skip():
+        with skipping():
             self.server = ValkeyServer(tmp_path / "valkey").start()
         yield
         self.server.kill()
@@ -61,14 +101,7 @@ class RedisContract(_ServerContract):
 
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return the entries of all streams."""
-        from redis.asyncio import Redis  # noqa: PLC0415
-
-        found: list[Snapshot] = []
-        async with Redis.from_url(self.server.url) as client:
-            async for key in client.scan_iter("obframe:*"):
-                entries: Any = await client.xrange(key)  # raises where rows are kept as late
-                found += [snapshot_from_json(fields[b"json"]) for _, fields in entries]
-        return found
+        return await read_redis(self.server.url)
 
 
 class NatsContract(_ServerContract):
@@ -76,7 +109,7 @@ class NatsContract(_ServerContract):
 
     @pytest.fixture(autouse=True)
     def _start(self, tmp_path: Path) -> Iterator[None]:
-        with _or_skip():
+        with skipping():
             self.server = NatsServer(tmp_path / "nats").start()
         yield
         self.server.kill()
@@ -90,25 +123,7 @@ class NatsContract(_ServerContract):
 
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return the messages of the stream."""
-        from nats.aio.client import Client  # noqa: PLC0415
-        from nats.js.api import AckPolicy, ConsumerConfig  # noqa: PLC0415
-        from nats.js.errors import NotFoundError  # noqa: PLC0415
-
-        client, found = Client(), list[Snapshot]()
-        await client.connect(self.server.url)
-        try:
-            wanted = ConsumerConfig(ack_policy=AckPolicy.NONE)
-            stream = client.jetstream()
-            consumer = await stream.pull_subscribe(">", stream="OBFRAME", config=wanted)
-            left = (await consumer.consumer_info()).num_pending or 0
-            while len(found) < left:
-                messages = await consumer.fetch(left - len(found), timeout=5)
-                found += [snapshot_from_json(message.data) for message in messages]
-        except NotFoundError:
-            pass  # nothing was written yet
-        finally:
-            await client.close()
-        return found
+        return await read_nats(self.server.url)
 
 
 class KafkaContract(SinkContract):
@@ -118,7 +133,7 @@ class KafkaContract(SinkContract):
 
     @pytest.fixture(autouse=True)
     def _start(self) -> Iterator[None]:
-        with _or_skip():
+        with skipping():
             self.cluster = KafkaCluster()
         with self.cluster:
             self.cluster.create_topic("obframe")
@@ -133,22 +148,7 @@ class KafkaContract(SinkContract):
 
     async def read_back(self, tmp_path: Path) -> Sequence[Snapshot]:
         """Return the messages of the topic."""
-        return await asyncio.to_thread(self._read)
-
-    def _read(self) -> Sequence[Snapshot]:
-        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition  # noqa: PLC0415
-
-        access = {"bootstrap.servers": self.cluster.servers, "group.id": "test", "log_level": 0}
-        with contextlib.closing(Consumer(access)) as consumer:
-            topic = consumer.list_topics("obframe", timeout=10).topics["obframe"]
-            places = [TopicPartition("obframe", at, OFFSET_BEGINNING) for at in topic.partitions]
-            count = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
-            consumer.assign(places)
-            found: list[Snapshot] = []
-            while len(found) < count:
-                messages = consumer.consume(count - len(found), timeout=0.5)
-                found += [snapshot_from_json(message.value() or b"") for message in messages]
-            return found
+        return await asyncio.to_thread(read_kafka, self.cluster.servers)
 
     async def break_(self, tmp_path: Path) -> None:
         """Take all brokers down."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -13,62 +15,51 @@ from aiohttp import WSMsgType, web
 
 from obframe import Instrument, Level
 from obframe.testing import contracts
+from obframe.testing.exchange_coinbase import encode_event
+from obframe.testing.exchange_kraken_wire import write_time
 from obframe.testing.reference import ReferenceBook
 from obframe_plugins.coinbase import CoinbaseFeed, CoinbaseSettings
 
-SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
-_PRODUCTS = "/api/v3/brokerage/market/products"
-_HEARTBEAT = {"current_time": "", "heartbeat_counter": "1"}
+PRODUCTS = ("BTC-USD", "ETH-USD", "SOL-USD")
 
 
 class Client:
     """One connection: what it is subscribed to, and the number of its next message."""
 
-    def __init__(self, request: web.Request) -> None:
-        self.socket = web.WebSocketResponse()
+    def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport) -> None:
+        self.socket = socket
+        self.transport = transport
         self.products: set[str] = set()
-        self._request = request
-        self._number = 0
+        self.number = 0
 
-    async def say(self, channel: str, event: dict[str, Any], *, lost: bool = False) -> None:
+    async def say(self, channel: str, event: str, lost: bool = False) -> None:
         """Number a message, and send it unless it gets lost on its way."""
-        message = {
-            "channel": channel,
-            "client_id": "",
-            "timestamp": _now(),
-            "sequence_num": self._number,
-            "events": [event],
-        }
-        self._number += 1
+        text = (
+            f'{{"channel":"{channel}","timestamp":"{write_time(time.time_ns() // 1000)}",'
+            f'"sequence_num":{self.number},"events":[{event}]}}'
+        )
+        self.number += 1
         if not lost:
-            await self.send(json.dumps(message))
-
-    async def send(self, text: str) -> None:
-        """Send a text; a connection that is broken takes none."""
-        with suppress(ConnectionError):
-            await self.socket.send_str(text)
-
-    def abort(self) -> None:
-        """Break the connection."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+            with suppress(ConnectionError):
+                await self.socket.send_str(text)
 
 
 class Venue(contracts.FeedVenue):
-    """As much of Coinbase Advanced as a feed needs, its books in the contract's hands."""
+    """As much of Coinbase as a feed needs, its books in the contract's hands."""
 
     def __init__(self) -> None:
         self.host = ""
-        self._books = {symbol: ReferenceBook() for symbol in SYMBOLS}
-        self._clients: list[Client] = []
-        self._refuses = False
+        self.books = {product: ReferenceBook() for product in PRODUCTS}
+        self.clients: set[Client] = set()
+        self.refused = False
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Venue]:
         """Listen inside of it."""
         app = web.Application()
-        app.add_routes([web.get("/", self._stream), web.get(_PRODUCTS, self._list)])
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        app.router.add_get("/", self._serve)
+        app.router.add_get("/api/v3/brokerage/market/products", self._list)
+        runner = web.AppRunner(app, shutdown_timeout=0.2)
         await runner.setup()
         try:
             await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -77,6 +68,10 @@ class Venue(contracts.FeedVenue):
         finally:
             await self.drop()
             await runner.cleanup()
+
+    async def _list(self, request: web.Request) -> web.Response:
+        products = [{"product_id": product, "status": "online"} for product in PRODUCTS]
+        return web.json_response({"products": products})
 
     async def change(
         self, instrument: Instrument, bids: Sequence[Level], asks: Sequence[Level]
@@ -90,81 +85,62 @@ class Venue(contracts.FeedVenue):
         """Change a book, and have the message lost: its number is missing."""
         await self._change(instrument.native, bids, asks, lost=True)
 
-    async def _change(
-        self, product: str, bids: Sequence[Level], asks: Sequence[Level], *, lost: bool
-    ) -> None:
-        self._books[product].apply(0, bids, asks)
-        for client in list(self._clients):
+    async def _change(self, product: str, bids: Any, asks: Any, lost: bool) -> None:
+        self.books[product].apply(0, bids, asks)
+        event = encode_event("update", product, bids, asks, "").decode()
+        for client in list(self.clients):
             if product in client.products:
-                await client.say("l2_data", _event("update", product, bids, asks), lost=lost)
+                await client.say("l2_data", event, lost)
 
     async def garble(self, instrument: Instrument) -> None:
         """Send half a message."""
-        for client in list(self._clients):
+        for client in list(self.clients):
             if instrument.native in client.products:
-                await client.send('{"channel":"l2_data","sequence_num":')
+                client.number += 1
+                await client.socket.send_str('{"channel":"l2_data","sequence_num":')
 
     async def drop(self) -> None:
         """Break every connection."""
-        for client in self._clients:
-            client.abort()
+        for client in list(self.clients):
+            client.transport.abort()
 
     async def refuse_snapshots(self, refused: bool) -> None:
         """Send no book to whoever subscribes, or send it again."""
-        self._refuses = refused
+        self.refused = refused
 
-    async def _list(self, request: web.Request) -> web.Response:
-        wanted = request.query.getall("product_ids", list(SYMBOLS))
-        facts = ("is_disabled", "trading_disabled", "cancel_only", "view_only")
-        found = [
-            {"product_id": name, "status": "online", "product_type": "SPOT", "alias": ""}
-            | dict.fromkeys(facts, False)
-            for name in SYMBOLS
-            if name in wanted
-        ]
-        return web.json_response({"products": found, "num_products": len(found)})
-
-    async def _stream(self, request: web.Request) -> web.WebSocketResponse:
-        client = Client(request)
-        await client.socket.prepare(request)
-        self._clients.append(client)
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        client = Client(socket, request.transport)
+        self.clients.add(client)
         try:
-            async for message in client.socket:
+            async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     await self._obey(client, json.loads(message.data))
         finally:
-            self._clients.remove(client)
-        return client.socket
+            self.clients.discard(client)
+        return socket
 
-    async def _obey(self, client: Client, request: dict[str, Any]) -> None:
-        if request["channel"] == "heartbeats":
-            await client.say("heartbeats", _HEARTBEAT)
-        for product in request.get("product_ids", ()):
-            if request["type"] == "unsubscribe":
-                client.products.discard(product)
-            elif product not in client.products:
-                client.products.add(product)
-                book = self._books[product]
-                if not self._refuses:
-                    event = _event("snapshot", product, book.bids(), book.asks())
-                    await client.say("l2_data", event)
+    async def _obey(self, client: Client, command: dict[str, Any]) -> None:
+        products = command.get("product_ids", [])
+        if unknown := set(products) - set(PRODUCTS):
+            text = f"{min(unknown)} is not a valid product"
+            await client.socket.send_str(json.dumps({"type": "error", "message": text}))
+            return
+        new = [product for product in products if product not in client.products]
+        if command["type"] == "unsubscribe":
+            client.products -= set(products)
+            new = []
+        else:
+            client.products |= set(products)
+        for product in new:
+            book = self.books[product]
+            if not self.refused:
+                event = encode_event("snapshot", product, book.bids(), book.asks(), "")
+                await client.say("l2_data", event.decode())
         told = {"level2": sorted(client.products), "heartbeats": ["heartbeats"]}
-        await client.say("subscriptions", {"subscriptions": told})
-
-
-def _event(kind: str, product: str, bids: Sequence[Level], asks: Sequence[Level]) -> dict[str, Any]:
-    at = _now()
-    updates = [
-        {"side": side, "event_time": at, "price_level": price, "new_quantity": quantity}
-        for side, levels in (("bid", bids), ("offer", asks))
-        for price, quantity in levels
-    ]
-    return {"type": kind, "product_id": product, "updates": updates}
-
-
-def _now() -> str:
-    moment = time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e6):06}Z"
+        await client.say("subscriptions", json.dumps({"subscriptions": told}))
 
 
 class CoinbaseContract(contracts.FeedContract):
@@ -180,12 +156,15 @@ class CoinbaseContract(contracts.FeedContract):
         """Open a venue, and a feed that speaks to it."""
         async with Venue().listening() as venue:
             settings = CoinbaseSettings(
-                rest_url=f"http://{venue.host}",
                 ws_url=f"ws://{venue.host}",
+                rest_url=f"http://{venue.host}",
                 backoff_max=0.05,
                 ack_timeout=1.0,
                 snapshot_timeout=0.5,
+                stable_after=0.2,
             )
-            instruments = [Instrument(symbol) for symbol in SYMBOLS]
+            feed = CoinbaseFeed(settings, random.Random(7))
             unknown = Instrument("NO-PE")
-            yield contracts.FeedRig(CoinbaseFeed(settings), instruments, venue, unknown)
+            instruments = [Instrument(product) for product in PRODUCTS]
+            yield contracts.FeedRig(feed, instruments, venue, unknown)
+            await asyncio.sleep(0)

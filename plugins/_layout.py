@@ -158,13 +158,21 @@ class Layout:
                 f"has only the default one; nothing was touched",
                 path,
             )
-        logs = logs_elsewhere(path)
+        self.check_logs()
+
+    def check_logs(self) -> None:
+        """Raise when the newest rows lie in logs elsewhere, where they would be missed.
+
+        Raises:
+            StoreFormatError: They do.
+        """
+        logs = logs_elsewhere(str(self.rows))
         if logs is not None:
             raise StoreFormatError(
                 f"{self}: its program keeps the newest rows in logs in {logs}, where they would be "
                 f"missed; close that program, and link or copy these logs into {self}. Nothing "
                 f"was touched",
-                path,
+                str(self),
             )
 
     def inspect(self, *, ours: bool, adopt: bool = False) -> None:

@@ -15,6 +15,7 @@ from obframe_plugins._venue import LinkSettings, StreamLost
 from obframe_plugins._websocket import Open
 
 _KINDS_LOGGED = 100
+_WAIT_LOGGED = 1.0
 
 
 class BackoffSettings(LinkSettings, Protocol):
@@ -128,7 +129,7 @@ class LinkContext:
             held, full = self._connections_held_until - now, self._connections.delay(1, now)
             if held <= 0 and full <= 0:
                 break
-            if full > 0 and not told:
+            if full > _WAIT_LOGGED and not told:
                 told = True
                 self._logger.warning(
                     "%d connections were opened within %g s, the most the venue allows: "

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from obframe import (
     MAX_TIMESTAMP,
@@ -62,6 +63,7 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         raise StorageError(f"{source}: no such directory", str(source))
     if target.rows.exists() or target.side.exists():
         raise StorageError(f"{target}: exists already; choose a new path", str(target))
+    source.check_logs()
     lock = source.lock_writer(create=False)
     with contextlib.ExitStack() as stack:
         if lock is not None:
@@ -69,16 +71,28 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         source.check_unlocked()
         database = stack.enter_context(_view(source))
         storage = RocksStorage.open(RocksSettings(path=str(target.rows)))
+        stack.enter_context(_whole_or_nothing(target))
         stack.callback(storage.close)
         acknowledged = newest_acknowledged(source.acknowledged)
         copy = _Copy(database, storage, acknowledged, tell)
         copy.run()
-        lost = list(_find_losses(storage, copy.holes, acknowledged))
+        lost = list(_find_losses(storage, copy.holes, _first_seconds(database), acknowledged))
         adopted = _copy_ledger(source, storage)
         if adopted is not None:
             # In a store of ours every second has a row, or a gap that says why not.
             lost += _find_unexplained(storage, adopted)
         return Repaired(copy.rows, len(copy.holes), copy.foreign, _tell(storage, lost))
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(target: Layout) -> Iterator[None]:
+    """Remove what was begun when the repair does not come to its end: it would pass for a store."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(target.rows, ignore_errors=True)
+        shutil.rmtree(target.side, ignore_errors=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -182,10 +196,31 @@ class _Copy:
         return min((record.timestamp for record in records), default=MAX_TIMESTAMP)
 
 
+def _first_seconds(database: RowDatabase) -> dict[str, int]:
+    """Return the second of each symbol's first row, as far as the list of files tells."""
+    found: dict[str, int] = {}
+    for file in database.files():
+        for key in (file.first, file.last):
+            if (parsed := parse_key(key)) is not None:
+                symbol, second = parsed
+                found[symbol] = min(second, found.get(symbol, second))
+    return found
+
+
 def _find_losses(
-    storage: RocksStorage, holes: Sequence[tuple[bytes, bytes | None]], acknowledged: int
+    storage: RocksStorage,
+    holes: Sequence[tuple[bytes, bytes | None]],
+    first: Mapping[str, int],
+    acknowledged: int,
 ) -> Iterator[Gap]:
-    """Yield what lies in unreadable places, and what was acknowledged after the newest row."""
+    """Yield what lies in unreadable places, and what was acknowledged after the newest row.
+
+    Args:
+        storage: The new one, with all that was saved.
+        holes: The unreadable places.
+        first: The second of the first row, of the symbols of which it is known.
+        acknowledged: The newest second that was acknowledged.
+    """
     newest = {
         symbol: row.timestamp
         for symbol in storage.symbols()
@@ -197,6 +232,9 @@ def _find_losses(
         cut_short.clear()
     for before, after in holes:
         known, following = parse_key(before), parse_key(after or b"")
+        if following is not None and (known is None or known[0] != following[0]):
+            symbol, second = following
+            yield Gap(symbol, first.get(symbol, second), second - 1, GapReason.DAMAGED, _DETAIL)
         if known is None:
             continue
         symbol, second = known

@@ -14,7 +14,7 @@ from obframe_plugins._layout import Layout
 from obframe_plugins._rocks import RowDatabase
 
 _ROW_BYTES: Final = 250
-"""About what a row takes up, as long as no file of rows tells: 20 levels a side, compressed."""
+"""About what a row takes up, as long as no file of rows tells."""
 
 
 def reckon_usage(layout: Layout, database: RowDatabase) -> Usage:
@@ -49,9 +49,9 @@ def reckon_usage(layout: Layout, database: RowDatabase) -> Usage:
     sizes = _sizes(layout.rows)
     logs = sum(size for name, size in sizes.items() if name.endswith(".log"))
     side = sum(_sizes(layout.side).values())
-    # Rows that are in memory only are in a log, without compression: reckon with what they will be.
+    # Rows that are in memory only are in a log, which is as long as they are without compression.
     for symbol, (start, end) in spans.items():
-        shares[symbol] = shares[symbol] or (end - start + 1) * _ROW_BYTES
+        shares[symbol] = shares[symbol] or _ROW_BYTES * (end - start + 1)
     return Usage(
         bytes=sum(sizes.values()) + side, rows=rows, by_symbol=dict(shares), log_bytes=logs
     )

@@ -26,6 +26,7 @@ from obframe_plugins._checks import check_records, check_runs
 from obframe_plugins._keys import Strays, newest_row, row_key
 from obframe_plugins._layout import Layout
 from obframe_plugins._ledger import Acknowledged, Ledger, read_format
+from obframe_plugins._pins import sweep_pins
 from obframe_plugins._reading import RowReads
 from obframe_plugins._rocks import WRITE_BUFFER, HandleClosed, RowDatabase
 
@@ -159,6 +160,7 @@ class RocksStorage(RowReads):
             assert lock is not None
             undo.callback(os.close, lock)
         self._lock_file = lock
+        sweep_pins(layout)
         self._ledger = Ledger(layout.ledger, writable=True)
         undo.callback(self._ledger.close)
         started = time.perf_counter()
@@ -362,12 +364,15 @@ class RocksStorage(RowReads):
         Without it the space comes back by itself, but only when the database gets round to it.
         """
         with self._lock:
-            deleted, self._deleted = self._deleted, {}
+            deleted = dict(self._deleted)
             self._writable()
         self.read(lambda database: database.flush())
         for symbol, line in deleted.items():
             begin, end = row_key(symbol, MIN_TIMESTAMP), row_key(symbol, min(line, MAX_TIMESTAMP))
             self.read(lambda database, b=begin, e=end: database.compact_range(b, e))  # type: ignore[misc]
+            with self._lock:
+                if self._deleted.get(symbol) == line:  # nothing more of it was deleted meanwhile
+                    del self._deleted[symbol]
 
     def append_gaps(self, gaps: Sequence[Gap]) -> None:
         """Record gaps durably; one that touches another of the same cause extends it."""

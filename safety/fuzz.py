@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 SEEDS = HERE / "corpus"
 FOUND = ROOT / "build/fuzz"
 COVERAGE = ("-fsanitize-coverage=trace-pc", "-include", str(HERE / "coverage.h"))
-NAMES = ("update", "snapshot", "row", "columns", "book")
+NAMES = ("update", "snapshot", "level2", "row", "columns", "book")
 REPLAY = """
 import pathlib, sys, targets
 targets.TARGETS[sys.argv[1]](pathlib.Path(sys.argv[2]).read_bytes())

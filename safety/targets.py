@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/properties"))
 
 import test_core_columns as columns
+import test_core_level2 as level2
 import test_core_parse as events
 import test_core_snapshot as rows
 
@@ -69,6 +70,11 @@ def judge_snapshot(data: bytes) -> tuple[int, list[Level], list[Level]] | str:
         return "malformed"
     except events.Refused:
         return "refused"
+
+
+def check_level2(data: bytes) -> None:
+    """Parse a message of Coinbase."""
+    level2.assert_judged_alike(data)
 
 
 def check_row(data: bytes) -> None:
@@ -185,6 +191,7 @@ def write_quantity(size: int) -> str:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "update": check_update,
     "snapshot": check_snapshot,
+    "level2": check_level2,
     "row": check_row,
     "columns": check_columns,
     "book": check_book,
@@ -214,5 +221,11 @@ TOKENS["columns"] = [
     b"1",
     b"00000000",
     b"12345678",
+]
+TOKENS["level2"] = [
+    *TOKENS["update"],
+    *(b'"channel"', b'"l2_data"', b'"sequence_num"', b'"timestamp"', b'"events"', b'"type"'),
+    *(b'"snapshot"', b'"product_id"', b'"updates"', b'"side"', b'"bid"', b'"offer"'),
+    *(b'"price_level"', b'"new_quantity"', b'"event_time":"2023-02-09T20:32:50.714964855Z",'),
 ]
 TOKENS["snapshot"] = [*TOKENS["update"], b'"lastUpdateId"', b'"bids"', b'"asks"']

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from obframe.testing.brokers import KafkaCluster, NatsServer, ServerMissing, ValkeyServer
+from obframe.testing.brokers import KafkaCluster, NatsServer, ValkeyServer, skipping
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -136,22 +136,11 @@ def eventually() -> Callable[[Callable[[], bool], str], None]:
     return wait
 
 
-@contextmanager
-def _or_skip() -> Iterator[None]:
-    """Skip a test whose server is missing; with ``OBFRAME_REQUIRE_SERVERS=1`` it fails instead."""
-    try:
-        yield
-    except ServerMissing as error:
-        if os.environ.get("OBFRAME_REQUIRE_SERVERS") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-
-
 @pytest.fixture
 def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
     """Return a running Valkey; it is killed at the end."""
     server = ValkeyServer(tmp_path / "valkey")
-    with _or_skip():
+    with skipping():
         server.start()
     yield server
     server.kill()
@@ -161,7 +150,7 @@ def valkey(tmp_path: Path) -> Iterator[ValkeyServer]:
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     """Return a running NATS server with JetStream; it is killed at the end."""
     server = NatsServer(tmp_path / "nats")
-    with _or_skip():
+    with skipping():
         server.start()
     yield server
     server.kill()
@@ -170,7 +159,7 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 @pytest.fixture
 def kafka_cluster() -> Iterator[KafkaCluster]:
     """Return a Kafka cluster of three brokers in this process."""
-    with _or_skip():
+    with skipping():
         cluster = KafkaCluster()
     with cluster:
         yield cluster

@@ -226,7 +226,7 @@ def count_instructions(*options: str, **environ: str) -> subprocess.CompletedPro
 READS = ("read_an_hour", "read_the_newest_from_another_process")
 # File: what stands there once, and what is slower.
 SLOWER = {
-    "obframe_plugins/rocksdb.py": (
+    "obframe_plugins/_writing.py": (
         "                self._write(database, fresh)\n",
         "                self._write(database, fresh)\n                database.flush()\n",
     ),

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from obframe.commands.output import Format, note, utc, utc_after, write
-from obframe.commands.progress import choose_symbols, hold_readable, human, progress, progress_of
+from obframe.commands.progress import (
+    choose_symbols,
+    heed_interrupt,
+    hold_readable,
+    human,
+    progress,
+    progress_of,
+)
 from obframe.commands.session import Choice
 from obframe.errors import PluginError
 from obframe.protocols import Backup, Maintenance, Storage
 from obframe.times import check_range, parse_time
-from obframe.transfer import ending_of, export_rows, import_rows
+from obframe.transfer import Imported, ending_of, export_rows, import_rows
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
 from obframe.vetting import STORAGE
 
@@ -150,6 +157,26 @@ def export(
     return 1 if done.undecodable else 0
 
 
+def _import_file(storage: Storage, path: Path) -> Imported:
+    read = 0
+    with progress(f"importing {path.name}", None) as tell:
+
+        def count(more: int) -> None:
+            nonlocal read
+            read += more
+            tell(f"{read:,} rows", more)
+            heed_interrupt()
+
+        try:
+            return import_rows(storage, path, count=count)
+        except asyncio.CancelledError:
+            note(
+                f"{path}: interrupted after {read:,} rows; what was stored stays: "
+                f"import the file again to go on"
+            )
+            raise
+
+
 def import_(choice: Choice, paths: Sequence[Path]) -> int:
     """Store the rows of files.
 
@@ -165,8 +192,7 @@ def import_(choice: Choice, paths: Sequence[Path]) -> int:
         async with AsyncExitStack() as stack:
             storage: Storage = await session.open(stack, STORAGE)
             for path in paths:
-                with progress(f"importing {path.name}", None) as tell:
-                    done = import_rows(storage, path, count=lambda more: tell("", more))
+                done = _import_file(storage, path)
                 for line in done.wrong:
                     note(line)
                 told = f"{path}: {done.rows:,} rows stored, {done.known:,} were stored already"

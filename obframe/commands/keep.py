@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from obframe.commands.output import Format, note, utc, utc_after, write
-from obframe.commands.progress import choose_symbols, hold_readable, human, progress
+from obframe.commands.progress import (
+    choose_symbols,
+    heed_interrupt,
+    hold_readable,
+    human,
+    progress,
+)
 from obframe.commands.session import Choice, Session
 from obframe.errors import PluginError
 from obframe.protocols import Measurable, Storage, Usage
@@ -251,6 +257,7 @@ async def _delete(session: Session) -> list[Cut]:
         cuts = plan_storage(storage, None, session.settings.retention, time.time())
         with progress("deleting", len(cuts)) as tell:
             for cut in cuts:
+                heed_interrupt()
                 storage.delete_before(cut.symbol, cut.before)
                 tell(cut.symbol, 1)
         if cuts and isinstance(storage, Measurable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,17 @@ def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
             last = done
 
         yield advance
+
+
+def heed_interrupt() -> None:
+    """Let Ctrl-C end a task that works without waiting: by itself it would not hear of it.
+
+    Raises:
+        CancelledError: It was pressed.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def human(size: float) -> str:

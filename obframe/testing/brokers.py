@@ -29,6 +29,19 @@ class ServerMissing(Exception):
     """A server's program or library is not installed; the text says how to get it."""
 
 
+@contextlib.contextmanager
+def skipping() -> Iterator[None]:
+    """Skip the test whose server is missing; with ``OBFRAME_REQUIRE_SERVERS=1`` it fails."""
+    import pytest  # noqa: PLC0415
+
+    try:
+        yield
+    except ServerMissing as error:
+        if os.environ.get("OBFRAME_REQUIRE_SERVERS") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

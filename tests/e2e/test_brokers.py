@@ -3,119 +3,56 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-import confluent_kafka
-import nats
 import pytest
-import redis
-from nats.js.api import AckPolicy, ConsumerConfig
 
-from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Record, snapshot_from_json
+from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Record, Snapshot
 from obframe.testing.brokers import KafkaCluster, NatsServer, ValkeyServer
-
-Rows: TypeAlias = list[Record]
+from obframe_plugins._contracts_brokers import read_kafka, read_nats, read_redis
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SIM0001USDT")
 
 
-def record(message: bytes) -> Record:
-    snapshot = snapshot_from_json(message)
-    return Record(snapshot.symbol, snapshot.timestamp, snapshot.pack())
+@dataclass(frozen=True)
+class Broker:
+    """A broker, how to reach it, and all that a consumer gets from it."""
 
-
-class Broker(Protocol):
     name: str
     settings: tuple[str, ...]
+    kill: Callable[[], None]
+    start: Callable[[], object]
+    read: Callable[[], list[Snapshot]]
 
-    def kill(self) -> None: ...
-    def start(self) -> object: ...
-    def rows(self) -> Rows:
-        """Everything that a consumer gets, in the order in which it gets it."""
-        ...
-
-
-class Redis:
-    name = "redis"
-
-    def __init__(self, server: ValkeyServer) -> None:
-        self.server = server
-        self.settings = (f"redis.url={server.url}",)
-        self.kill, self.start = server.kill, server.start
-
-    def rows(self) -> Rows:
-        with redis.Redis.from_url(self.server.url) as client:
-            streams: Any = [client.xrange(f"obframe:{symbol}") for symbol in SYMBOLS]
-            assert not any(client.exists(f"obframe:{symbol}:late") for symbol in SYMBOLS)
-        return [record(fields[b"json"]) for stream in streams for _, fields in stream]
-
-
-class Nats:
-    name = "nats"
-
-    def __init__(self, server: NatsServer) -> None:
-        self.server = server
-        # Shorter than an outage: what the stream has forgotten must not come twice all the same.
-        self.settings = (f"nats.servers={server.url}", "nats.duplicate_window=1")
-        self.kill, self.start = server.kill, server.start
-
-    def rows(self) -> Rows:
-        return asyncio.run(self._read())
-
-    async def _read(self) -> Rows:
-        client = await nats.connect(self.server.url)
-        wanted = ConsumerConfig(ack_policy=AckPolicy.NONE)
-        consumer = await client.jetstream().pull_subscribe(">", stream="OBFRAME", config=wanted)
-        left = (await consumer.consumer_info()).num_pending or 0
-        found: Rows = []
-        while len(found) < left:
-            messages = await consumer.fetch(left - len(found), timeout=5)
-            found += [record(message.data) for message in messages]
-        await client.close()
-        return found
-
-
-class Kafka:
-    name = "kafka"
-
-    def __init__(self, cluster: KafkaCluster) -> None:
-        self.cluster = cluster
-        self.settings = (f"kafka.servers={cluster.servers}",)
-        self.kill, self.start = cluster.down, cluster.up
-
-    def rows(self) -> Rows:
-        consumer = confluent_kafka.Consumer(
-            {"bootstrap.servers": self.cluster.servers, "group.id": "test", "log_level": 0}
-        )
-        with contextlib.closing(consumer):
-            topic = consumer.list_topics("obframe", timeout=10).topics["obframe"]
-            places = [
-                confluent_kafka.TopicPartition("obframe", number, confluent_kafka.OFFSET_BEGINNING)
-                for number in topic.partitions
-            ]
-            count = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
-            consumer.assign(places)
-            found: Rows = []
-            while len(found) < count:
-                messages = consumer.consume(count - len(found), timeout=0.5)
-                found += [record(message.value()) for message in messages]
-            return found
+    def rows(self) -> list[Record]:
+        return [Record(row.symbol, row.timestamp, row.pack()) for row in self.read()]
 
 
 @pytest.fixture(params=["redis", "nats", "kafka"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    match request.param:
-        case "redis":
-            yield Redis(request.getfixturevalue("valkey"))
-        case "nats":
-            yield Nats(request.getfixturevalue("nats_server"))
-        case _:
-            yield Kafka(request.getfixturevalue("kafka_cluster"))
+def broker(request: pytest.FixtureRequest) -> Broker:
+    if request.param == "redis":
+        valkey: ValkeyServer = request.getfixturevalue("valkey")
+        url = valkey.url
+        settings: tuple[str, ...] = (f"redis.url={url}",)
+        return Broker(
+            "redis", settings, valkey.kill, valkey.start, lambda: asyncio.run(read_redis(url))
+        )
+    if request.param == "nats":
+        server: NatsServer = request.getfixturevalue("nats_server")
+        url = server.url
+        # Shorter than an outage: what the stream has forgotten must not come twice all the same.
+        settings = (f"nats.servers={url}", "nats.duplicate_window=1")
+        return Broker(
+            "nats", settings, server.kill, server.start, lambda: asyncio.run(read_nats(url))
+        )
+    cluster: KafkaCluster = request.getfixturevalue("kafka_cluster")
+    settings = (f"kafka.servers={cluster.servers}",)
+    return Broker("kafka", settings, cluster.down, cluster.up, lambda: read_kafka(cluster.servers))
 
 
-def stored(desk: Any) -> Rows:
+def stored(desk: Any) -> list[Record]:
     with desk.store() as storage:
         return [
             row for symbol in SYMBOLS for row in storage.scan(symbol, MIN_TIMESTAMP, MAX_TIMESTAMP)

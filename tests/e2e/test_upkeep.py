@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,33 @@ def test_what_is_wrong_ends_with_1_and_a_list_and_can_be_repaired(
     assert crossed["fault"] == "crossed"
     told = json_of(desk.run("gaps", "AAA", "--set", f"rocksdb.path={saved}", "--format", "json"))
     assert [each["reason"] for each in told] == ["damaged"]
+
+
+def test_an_import_ends_at_once_with_ctrl_c_and_what_it_stored_stays(
+    desk: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    os.mkfifo(file)
+    process = desk.start("import", file, "--set", f"rocksdb.path={desk.path}")
+
+    def line(number: int) -> str:
+        row = {"symbol": "AAA", "timestamp": 1_737_158_400 + number, "update_id": number,
+               "bids": [["1", "1"]], "asks": [["2", "1"]]}  # fmt: skip
+        return json.dumps(row) + "\n"
+
+    def feed() -> None:
+        with file.open("w") as pipe:
+            pipe.writelines(map(line, range(3000)))
+            pipe.flush()
+            desk.until(lambda: desk.path.exists() and len(stored(desk)) >= 1000, 30)
+            process.popen.send_signal(signal.SIGINT)
+            pipe.writelines(map(line, range(3000, 100_000)))
+
+    with pytest.raises(BrokenPipeError):
+        feed()
+    assert process.wait() == 130
+    assert "import the file again to go on" in process.log
+    assert sorted(second for _, second in stored(desk))[-1] == 1_737_158_399 + len(stored(desk))
 
 
 @pytest.mark.slow

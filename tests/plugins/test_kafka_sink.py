@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
@@ -202,7 +203,7 @@ async def test_a_sink_that_is_opened_again_goes_on_with_what_is_under_way(
     """So it is closed and opened when it goes on failing; only its producer knows what it sent."""
     given = rows(["A"], T, T + 10)
     async with opened(kafka_cluster, timeout=0.5) as sink:
-        await sink.write(given[:5])
+        await write_until_taken(sink, given[:5])
         kafka_cluster.down()
         with pytest.raises(SinkError, match="were not acknowledged"):
             await sink.write(given)
@@ -302,28 +303,31 @@ async def test_reading_back_goes_on_where_it_was_broken_off(
     kafka_cluster: KafkaCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
+    late = 0.0
 
     class Slow(confluent_kafka.Consumer):  # type: ignore[misc]
-        """Takes its time: only some messages come before the time of a call is over."""
+        """Gives ten messages at a time; after the tenth time the call's time is over."""
 
         def consume(self, count: int, timeout: float) -> list[Any]:
-            if count > 10:  # not the look at each partition's last message
-                count = 10
-                time.sleep(0.05)
-            found = super().consume(count, timeout=timeout)
+            nonlocal late
+            found = super().consume(min(count, 10), timeout=timeout)
             read.append(len(found))
+            late = 1000.0 if len(read) == 10 else 0.0
             return list(found)
 
     given = rows(["A", "B", "C"], T, T + 100)
     async with opened(kafka_cluster) as sink:
         await sink.write(given)
     monkeypatch.setattr(confluent_kafka, "Consumer", Slow)
-    async with opened(kafka_cluster, timeout=0.7) as sink:
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late)
+    monkeypatch.setattr("obframe_plugins._kafka_history.time", clock)
+    async with opened(kafka_cluster, timeout=30) as sink:
         with pytest.raises(SinkError, match=r"is still being read back, \d+ rows so far"):
             await sink.write([*given, row("A", T + 100)])
-        await write_until_taken(sink, [*given, row("A", T + 100)])
+        late = 0.0
+        await sink.write([*given, row("A", T + 100)])
         assert sink.counters == Counter(duplicates=300, written=1)
-    assert sum(read) < 500, "what was read is not read again"
+    assert sum(read) < 350, "what was read is not read again"
 
 
 async def test_a_symbol_that_joins_has_its_topic_looked_up(kafka_cluster: KafkaCluster) -> None:

@@ -174,7 +174,7 @@ async def test_a_cancelled_write_leaves_a_sink_that_works(nats_server: NatsServe
 
 
 async def test_a_server_that_hangs_is_an_error_in_time(nats_server: NatsServer) -> None:
-    async with opened(nats_server, timeout=0.3) as sink:
+    async with opened(nats_server, timeout=1) as sink:
         await sink.write([row("A", T)])
         nats_server.freeze()
         for _ in range(2):

@@ -142,7 +142,7 @@ async def test_a_cancelled_write_leaves_a_sink_that_works(
 
 
 async def test_a_server_that_hangs_is_an_error_in_time(valkey: ValkeyServer) -> None:
-    async with opened(valkey, timeout=0.3) as sink:
+    async with opened(valkey, timeout=1) as sink:
         await sink.write([row("A", T)])
         valkey.freeze()
         with pytest.raises(SinkError, match=r"redis\.timeout"):
@@ -257,7 +257,7 @@ async def test_rows_are_on_the_disk_when_that_is_asked_for(
 ) -> None:
     await consumer.client.config_set("appendfsync", "no")
     for _ in range(2):  # the second time, on another connection, it is there already, and no safer
-        async with opened(valkey, fsync=True, timeout=0.3) as sink:
+        async with opened(valkey, fsync=True, timeout=1) as sink:
             with pytest.raises(SinkError, match=r"were not on the server's disk.*appendfsync"):
                 await sink.write([row("A", T)])
     await consumer.client.config_set("appendfsync", "everysec")
@@ -272,7 +272,7 @@ async def test_rows_are_on_the_disk_when_that_is_asked_for(
 
 async def test_replicas_that_are_not_there_are_missed(valkey: ValkeyServer) -> None:
     for _ in range(2):
-        async with opened(valkey, replicas=1, timeout=0.3) as sink:
+        async with opened(valkey, replicas=1, timeout=1) as sink:
             with pytest.raises(SinkError, match="0 of 1 replicas had the rows"):
                 await sink.write([row("A", T)])
 

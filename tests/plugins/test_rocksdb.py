@@ -793,6 +793,33 @@ def test_row_52_a_scan_during_retention_sees_one_state(settings: RocksSettings) 
         assert seen == rows
 
 
+def test_rows_that_are_in_no_file_yet_are_reckoned_each(settings: RocksSettings) -> None:
+    with opened(settings) as storage:
+        storage.append([Record("BTC", T + n, os.urandom(200)) for n in range(100)])
+        assert 10_000 < storage.usage().by_symbol["BTC"] < 50_000
+
+
+def test_space_that_could_not_be_given_back_is_given_back_the_next_time(
+    settings: RocksSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(RocksSettings(path=settings.path, durability="process")) as storage:
+        for start in range(T, T + 20_000, 5000):
+            storage.append([Record("BTC", start + n, os.urandom(200)) for n in range(5000)])
+        storage.flush()
+        whole = storage.usage().bytes
+        storage.delete_before("BTC", T + 19_990)
+
+        def fail(*_arguments: object) -> None:
+            raise StoreUnavailable("rows: No space left on device")
+
+        with monkeypatch.context() as context:
+            context.setattr(_rocks.RowDatabase, "compact_range", fail)
+            with pytest.raises(StoreUnavailable):
+                storage.reclaim()
+        storage.reclaim()
+        assert storage.usage().bytes < whole / 2
+
+
 def test_retention_costs_one_write_whatever_it_deletes(settings: RocksSettings) -> None:
     """Deleting 100,000 rows is far below the time of deleting them one by one."""
     count = 100_000

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -211,7 +213,7 @@ def test_what_is_there_is_never_overwritten(store: Store, tmp_path: Path) -> Non
     (other / "file").touch()
     with pytest.raises(StoreFormatError, match="holds other files"):
         maintenance.backup(other, untold)
-    with pytest.raises(StoreFormatError, match="is no folder; choose one"):
+    with pytest.raises(StorageError, match="is no folder of backups"):
         maintenance.backup(other / "file", untold)
     (folder / "backups" / "29990101T000000000Z.json").write_text('{"format": 99}')
     with pytest.raises(StoreFormatError, match="format 99"):
@@ -255,3 +257,153 @@ def test_a_database_of_another_program_is_backed_up_as_it_is(store: Store, tmp_p
     storage = RocksStorage.open(RocksSettings(path=str(target), adopt=True))
     assert len(list(storage.scan("BTC", *ALWAYS))) == 100
     storage.close()
+
+
+def test_two_backups_into_one_folder_do_not_take_each_others_files(
+    store: Store, tmp_path: Path
+) -> None:
+    """Such as one by hand while that of the night still runs, each removing what is not needed."""
+    settings, maintenance, folder = store
+    storage = RocksStorage.open(settings)
+    storage.append(records(T, 500))
+    maintenance.backup(folder, untold)
+    storage.append(records(T + 500, 500))
+    storage.flush()
+    refused: list[str] = []
+
+    def meddle(_done: int, _of: int) -> None:
+        for work in (
+            lambda: maintenance.prune(folder, 1),
+            lambda: maintenance.backup(folder, untold),
+        ):
+            with pytest.raises(StorageError) as caught:
+                work()
+            refused.append(str(caught.value))
+
+    maintenance.backup(folder, meddle)
+    storage.close()
+    assert refused
+    assert all("another backup into it is under way; wait" in told for told in refused)
+    assert maintenance.prune(folder, 1) == 1
+    rows = records(T, 500) + records(T + 500, 500)
+    assert rows_of(restored(tmp_path, folder)) == sorted(rows)
+
+
+def test_a_folder_keeps_the_backups_of_one_store(store: Store, tmp_path: Path) -> None:
+    """Of another the newest N would push out those of this one."""
+    settings, maintenance, folder = store
+    with_rows(settings, records(T, 100))
+    maintenance.backup(folder, untold)
+    other = RocksSettings(path=str(tmp_path / "other"))
+    with_rows(other, records(T, 100))
+    with pytest.raises(StorageError, match=r"of another store, .*rows; choose a folder"):
+        RocksMaintenance(other).backup(folder, untold)
+    assert len(maintenance.backups(folder)) == 1
+    # A store that was restored is the same one.
+    copy = restored(tmp_path, folder)
+    RocksMaintenance(RocksSettings(path=str(copy))).backup(folder, untold)
+    assert len(maintenance.backups(folder)) == 2
+
+
+def with_rows(settings: RocksSettings, rows: list[Record]) -> None:
+    storage = RocksStorage.open(settings)
+    storage.append(rows)
+    storage.close()
+
+
+def test_what_a_killed_backup_held_is_let_go(store: Store) -> None:
+    """Its links would keep deleted rows on the disk for ever."""
+    settings, maintenance, folder = store
+    with_rows(settings, records(T, 100))
+    side = Path(settings.path + ".obframe")
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from obframe_plugins._maintenance import RocksMaintenance\n"
+        "from obframe_plugins.rocksdb import RocksSettings\n"
+        "maintenance = RocksMaintenance(RocksSettings(path=sys.argv[1]))\n"
+        "die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "maintenance.backup(Path(sys.argv[2]), die)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, settings.path, str(folder)], check=False)
+    (left,) = side.glob("pin-*")
+
+    def reopen(_done: int, _of: int) -> None:
+        """Start a recorder beside a backup: what died goes, what lives stays."""
+        left.mkdir(exist_ok=True)
+        RocksStorage.open(settings).close()
+        (held,) = side.glob("pin-*")
+        assert held != left
+
+    maintenance.backup(folder, reopen)
+    assert not list(side.glob("pin-*"))
+
+
+def test_the_next_backup_goes_on_with_what_was_copied(store: Store) -> None:
+    settings, maintenance, folder = store
+    storage = RocksStorage.open(settings)
+    for start in (T, T + 1000):
+        storage.append(records(start, 1000))
+        storage.flush()
+
+    def break_off(done: int, of: int) -> None:
+        if done > of * 0.7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        maintenance.backup(folder, break_off)
+    (copied,) = (folder / "files").glob("*.sst")
+    again = maintenance.backup(folder, untold)
+    storage.close()
+    assert again.copied <= again.bytes - copied.stat().st_size
+
+
+def test_a_file_that_was_cut_short_in_the_folder_is_copied_again(
+    store: Store, tmp_path: Path
+) -> None:
+    settings, maintenance, folder = store
+    storage = RocksStorage.open(settings)
+    storage.append(records(T, 1000))
+    storage.flush()
+    maintenance.backup(folder, untold)
+    (file,) = (folder / "files").glob("*.sst")
+    file.write_bytes(file.read_bytes()[:1000])
+    maintenance.backup(folder, untold)
+    storage.close()
+    assert rows_of(restored(tmp_path, folder)) == sorted(records(T, 1000))
+
+
+def test_a_folder_that_is_none_is_named(store: Store, tmp_path: Path) -> None:
+    settings, maintenance, _ = store
+    with_rows(settings, records(T, 10))
+    file = tmp_path / "file"
+    file.touch()
+    for work in (
+        lambda: maintenance.backup(file, untold),
+        lambda: maintenance.backups(file),
+        lambda: maintenance.prune(file, 1),
+        lambda: maintenance.restore(file, None, untold),
+        lambda: maintenance.backup(file / "below", untold),
+    ):
+        with pytest.raises(StorageError, match="file"):
+            work()
+
+
+def test_a_restore_that_fails_at_its_last_step_leaves_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, maintenance, folder = store
+    with_rows(settings, records(T, 10))
+    maintenance.backup(folder, untold)
+    rename = Path.rename
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == "rows":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "rename", fail)
+        with pytest.raises(KeyboardInterrupt):
+            restored(tmp_path, folder)
+    assert not list(tmp_path.glob("restored*"))
+    assert rows_of(restored(tmp_path, folder)) == sorted(records(T, 10))

@@ -25,6 +25,7 @@ from obframe import (
     StoreUnavailable,
 )
 from obframe_plugins import _files
+from obframe_plugins._maintenance import RocksMaintenance
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage, open_reader
 
 T = 1_737_158_400
@@ -263,9 +264,16 @@ def test_logs_in_another_directory_are_not_missed(settings: RocksSettings, tmp_p
         pass
     with pytest.raises(StoreFormatError, match=told):
         RocksStorage.open(RocksSettings(path=killed.path, adopt=True))
+    maintenance = RocksMaintenance(killed)
+    with pytest.raises(StoreFormatError, match=told):
+        maintenance.backup(tmp_path / "backups", lambda *_: None)
+    with pytest.raises(StoreFormatError, match=told):
+        maintenance.repair(str(tmp_path / "saved"), lambda *_: None)
     for log in (tmp_path / "logs").glob("*.log"):
         shutil.copy(log, killed.path)
     database.close()
+    maintenance.backup(tmp_path / "backups", lambda *_: None)
+    assert maintenance.repair(str(tmp_path / "saved"), lambda *_: None).rows == 40
     with open_reader(killed) as reader:
         assert scan(reader) == rows
 

@@ -127,6 +127,7 @@ def is_refused(event: Event) -> bool:
     return (
         not event.type
         or not event.product_id
+        or not is_unicode(event.product_id + event.type)
         or any(
             update.side not in ("bid", "offer")
             or not DECIMAL.fullmatch(update.price_level)
@@ -157,19 +158,50 @@ def test_damage_is_judged_as_plain_reading_does(
         else:
             del raw[at:]
             break
-    data = bytes(raw)
+    assert_judged_alike(bytes(raw))
+
+
+def read_json(data: bytes) -> Any:
+    """Read JSON of at most 64 levels in UTF-8 at its strictest; ``UNSET`` when it is none."""
     try:
-        whole = json.loads(data.decode(), parse_constant=refuse)
-    except ValueError:
-        whole = msgspec.UNSET
+        whole = json.loads(
+            data.decode(),
+            parse_constant=refuse,
+            parse_int=read_int,
+            object_pairs_hook=lambda pairs: dict(reversed(pairs)),  # the first of a name counts
+        )
+    except (ValueError, RecursionError):
+        return msgspec.UNSET
+    return whole if is_shallow(whole, 64) else msgspec.UNSET
+
+
+def read_int(text: str) -> int:
+    return int(text) if len(text) < 40 else 10**40
+
+
+def is_shallow(value: Any, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return True
+    items = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(is_shallow(item, depth - 1) for item in items)
+
+
+def assert_judged_alike(data: bytes) -> None:
+    """Compare what the core makes of a message with a plain reading of it."""
+    whole = read_json(data)
+    parsed: tuple[int, int, list[Level2Event]] | Exception | None
     try:
         parsed = parse_level2(data)
-    except MalformedMessage:
-        assert whole is msgspec.UNSET
+    except (MalformedMessage, InvalidEvent) as error:
+        parsed = error
+    told = str(parsed)
+    if isinstance(parsed, MalformedMessage):
+        # Where a key stands twice, the oracle keeps the first value only: it may miss a deep one.
+        assert whole is msgspec.UNSET or "nested" in told
         return
-    except InvalidEvent:
+    if isinstance(parsed, Exception):
         assert whole is not msgspec.UNSET
-        assert not is_typed(whole)
+        assert not is_typed(whole) or "twice" in told
         return
     assert whole is not msgspec.UNSET
     if parsed is None:
@@ -183,15 +215,24 @@ def test_damage_is_judged_as_plain_reading_does(
         try:
             event = msgspec.convert(raw_event, Event)
         except msgspec.ValidationError:
-            assert isinstance(one.error, InvalidEvent)
+            assert isinstance(one.error, InvalidEvent | CapacityError)
             continue
         if is_refused(event):
             assert isinstance(one.error, InvalidEvent | CapacityError)
         elif one.error is None:
             check(one, event.type, event.product_id, sides(event))
         else:
-            # A key that was damaged into a second of the same name, or what has no room.
-            assert "twice" in str(one.error) or isinstance(one.error, CapacityError)
+            # A key that stands twice, what has no room, or a number with escapes in it.
+            told = str(one.error)
+            assert "twice" in told or isinstance(one.error, CapacityError) or "\\" in told
+
+
+def is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refuse(constant: str) -> None:

@@ -152,7 +152,7 @@ async def test_the_journal_tells_every_book_by_its_time(tmp_path: Path) -> None:
         await client.ask("subscribe", "BTC/USD", channel="book", depth=25)
         while client.checked < 30:
             client.take(await client.receive())
-        moment = venue._pairs["BTC/USD"].moment_us
+        moment = venue.moments["BTC/USD"]
         depth = venue.depth("BTC/USD")
     truth = truth_by_time(tmp_path / "j" / "btc%2Fusd.gz")
     assert truth(moment) == (depth.bids[:20], depth.asks[:20])

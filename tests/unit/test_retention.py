@@ -62,6 +62,16 @@ def test_what_has_an_age_of_its_own_is_spared_by_the_cap() -> None:
     assert cuts[1].before == T + 999  # the newest row stays
 
 
+def test_without_shares_of_symbols_the_cap_takes_by_seconds() -> None:
+    """A storage may know its size, and not whose it is: that is no reason to delete all."""
+    settings = RetentionSettings(max_age=Duration(0), max_bytes=Size(1000 * MB))
+    held = [Held("A", T, T + 999), Held("B", T, T + 999)]
+    cuts = plan(settings, held, usage(1000 * MB), T + 1000)
+    assert {cut.before for cut in cuts} == {T + 150}
+    cuts = plan(settings, held, usage(1000 * MB, A=500 * MB), T + 1000)
+    assert {cut.before for cut in cuts} == {T + 150}
+
+
 def test_what_age_frees_counts_before_the_cap() -> None:
     settings = RetentionSettings(max_age=Duration(500), max_bytes=Size(1000 * MB))
     held = [Held("A", T, T + 999)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, ObframeError, Record, Snapshot
-from obframe.transfer import ENDINGS, FormatUnknown, export_rows, import_rows
+from obframe.transfer import ENDINGS, FormatUnknown, _writing, export_rows, import_rows
 from obframe_plugins.memory import MemoryStorage
 
 T = 1_737_158_400
@@ -154,3 +156,66 @@ def test_a_damaged_store_leaves_no_file(tmp_path: Path) -> None:
         export_rows(storage, ["A"], T, T + 9, file)
     assert file.read_text() == "the one of yesterday"
     assert [each.name for each in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_rows_that_can_have_no_key_are_named_and_the_rest_is_stored(
+    ending: str, tmp_path: Path
+) -> None:
+    file = tmp_path / f"rows{ending}"
+    with _writing(file) as rows:
+        rows.write(
+            [
+                Snapshot("A", 1, T, [("1", "1")], []),
+                Snapshot("A", 1, 5, [("1", "1")], []),
+                Snapshot("A:B", 1, T, [("1", "1")], []),
+                Snapshot("B", 1, T, [("1", "1")], []),
+            ]
+        )
+    storage = MemoryStorage()
+    done = import_rows(storage, file)
+    assert (done.rows, done.wrong_rows) == (2, 2)
+    assert "timestamp 5 is not Unix seconds of ten digits" in done.wrong[0]
+    assert "A:B" in done.wrong[1]
+    assert storage.symbols() == ["A", "B"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_file_without_rows_is_one(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"rows{ending}"
+    assert export_rows(stored(row("A", T)), ["A"], T + 1, T + 2, file) == (0, 0)
+    assert import_rows(MemoryStorage(), file) == (0, 0, 0, [], 0)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_files_of_another_form_are_named(ending: str, tmp_path: Path) -> None:
+    file = tmp_path / f"rows{ending}"
+    file.write_bytes(b"\xff\xfe no rows\n" * 100)
+    if ending == ".jsonl":
+        assert import_rows(MemoryStorage(), file).wrong_rows == 100
+        return
+    with pytest.raises(ObframeError, match=file.name):
+        import_rows(MemoryStorage(), file)
+
+
+@pytest.mark.parametrize("ending", [".jsonl.gz", ".csv.gz", ".parquet"])
+def test_of_a_damaged_file_no_wrong_row_is_stored(ending: str, tmp_path: Path) -> None:
+    rng = random.Random(5)
+    file = tmp_path / f"rows{ending}"
+    rows = [row("A", T + n, [(f"{n}.{rng.randrange(10**9)}", f"{n}")]) for n in range(3000)]
+    export_rows(stored(*rows), ["A"], *ALWAYS, file)
+    whole = file.read_bytes()
+    for _ in range(20):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        file.write_bytes(damaged)
+        storage = MemoryStorage()
+        with contextlib.suppress(ObframeError):
+            import_rows(storage, file)
+        assert set(everything(storage)) <= set(rows)
+
+
+def test_a_place_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ObframeError, match=r"rows\.jsonl: cannot be written"):
+        export_rows(stored(row("A", T)), ["A"], *ALWAYS, tmp_path / "file" / "rows.jsonl")

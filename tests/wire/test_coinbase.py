@@ -513,6 +513,22 @@ async def test_the_first_command_asks_for_heartbeats(scene: Scene) -> None:
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("words", ["rate limit exceeded", "heartbeats are not to be had"])
+async def test_heartbeats_refused_for_pace_are_asked_for_again(scene: Scene, words: str) -> None:
+    async def refuse(peer: Any, command: dict[str, Any]) -> None:
+        if len(peer.commands) == 1:
+            await peer.send({"type": "error", "message": words})
+        else:
+            await scene.answer(peer, command)
+
+    scene.venue.on_command = refuse
+    async with scene.run(BTC):
+        peer = await scene.live(BTC)
+        channels = [command["channel"] for command in peer.commands]
+        again = ["heartbeats"] if "rate" in words else []
+        assert channels == ["heartbeats", *again, "level2"]
+
+
 async def test_row_59_a_product_that_is_refused_is_found_and_the_others_go_on(scene: Scene) -> None:
     scene.products = {name: {} for name in (BTC, ETH, SOL, "NO-SUCH")}
     scene.complain = lambda names: "NO-SUCH is no product" if "NO-SUCH" in names else ""
@@ -612,6 +628,17 @@ async def test_row_62_products_are_spread_over_connections(scene: Scene) -> None
         other = next(p for p in scene.venue.peers if p is not peer)
         await scene.eventually(lambda: other.streams == {BTC, "heartbeats"})
         assert len(scene.sink.events) == before
+
+
+async def test_a_product_that_comes_back_at_once_gets_a_new_book(scene: Scene) -> None:
+    async with scene.run(BTC, ETH):
+        peer = await scene.live(BTC, ETH)
+        scene.feed.unsubscribe([Instrument(BTC)])
+        scene.feed.subscribe([Instrument(BTC)])
+        await scene.books(BTC, 2)
+        assert scene.sink.statuses(BTC)[-1] is StreamEvent.SUBSCRIBED
+        assert len(scene.sink.snapshots(ETH)) == 1
+        assert scene.commands(peer, "unsubscribe") == [[BTC]]
 
 
 async def test_row_25_accepting_and_closing_is_not_good_data(scene: Scene) -> None:
