@@ -90,7 +90,8 @@ def test_a_storage_is_looked_after_while_it_is_recorded(desk: Any, tmp_path: Pat
     assert again.terminate() == 0, again.log
     timeline = desk.timeline("AAAUSDT", copy)
     timeline.check()
-    assert timeline.reasons() == {"process_down"}
+    # Whether a tick falls into the start of the second run is chance.
+    assert timeline.reasons() - {"connecting", "syncing"} == {"process_down"}
 
 
 def test_what_is_wrong_ends_with_1_and_a_list_and_can_be_repaired(
