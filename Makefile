@@ -39,6 +39,7 @@ $(VENV)/.stamp-venv:
 	@touch $@
 
 $(VENV)/.stamp-built: $(VENV)/.stamp-venv $(BUILD_INPUTS)
+	@echo 'installing obframe and all that its tests need into $(VENV), compiling its core: takes some minutes at first'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,lint]'
 	@# mypy cannot see through an editable install: plugins/ under its import name.
 	@mkdir -p build/typing && ln -sfn ../../plugins build/typing/obframe_plugins

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from obframe._core import OrderBook, Snapshot
 from obframe.errors import SymbolError
@@ -242,7 +243,7 @@ class BookManager:
 
     def _log_recovered(self) -> None:
         for runner in self.runners.values():
-            log_changes(runner.recovered)
+            log_changes(chain.from_iterable(runner.recovered.values()))
             runner.recovered.clear()
 
 

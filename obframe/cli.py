@@ -270,7 +270,7 @@ app.add_typer(cli_plugins.app)
 @app.command(short_help="Serve a venue's wire on this machine, with faults on demand.")
 def exchange(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More captures.")
+        list[Path] | None, typer.Argument(metavar="FILE", help="More captures.")
     ] = None,
     capture: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Capture to replay; none: simulate.")

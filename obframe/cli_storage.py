@@ -20,7 +20,7 @@ from obframe.cli_options import (
 )
 
 Symbols = Annotated[
-    list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="Default: all that are stored.")
+    list[str] | None, typer.Argument(metavar="SYMBOL", help="Default: all that are stored.")
 ]
 
 

@@ -154,7 +154,7 @@ class FeedRunner:
         self.feed = feed
         self.entries: dict[str, Entry] = {}  # by the venue's own name
         self.counters: Counter[str] = Counter()
-        self.recovered: list[StateChange] = []  # told in the log together, at the next tick
+        self.recovered: dict[str, list[StateChange]] = {}  # logged together, at the next tick
         self._latency = latency
         self._on_change = on_change
         self._random = rng
@@ -303,13 +303,21 @@ class FeedRunner:
         entry.sync.resynchronise(GapReason.INTERNAL, detail)
 
     def tell(self, entry: Entry) -> list[StateChange]:
-        """Pass on what a synchroniser has to tell; return what was lost, to be logged at once."""
+        """Pass on what a synchroniser has to tell.
+
+        Returns:
+            What is to be logged at once: what was lost, after what led there.
+        """
         lost: list[StateChange] = []
+        symbol = entry.sync.instrument.symbol
         for event in entry.sync.take_events():
             if isinstance(event, SnapshotWanted):
                 self._schedule_snapshot(entry, event.delay)
             else:
-                (lost if event.new in _LOST else self.recovered).append(event)
+                if event.new in _LOST:
+                    lost += (*self.recovered.pop(symbol, ()), event)
+                else:
+                    self.recovered.setdefault(symbol, []).append(event)
                 if self._on_change is not None:
                     self._on_change(event)
         for watcher in entry.watchers:

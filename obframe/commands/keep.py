@@ -218,7 +218,7 @@ def retention(choice: Choice, dry_run: bool, output: Format) -> int:
             cuts = plan_storage(storage, None, session.settings.retention, time.time())
     else:
         cuts = asyncio.run(_delete(session))
-    verb = "would go" if dry_run else "deleted"
+    verb = "would go" if dry_run else "went"
     write(
         output,
         cuts,
@@ -227,9 +227,10 @@ def retention(choice: Choice, dry_run: bool, output: Format) -> int:
         value=lambda cut: dict(zip(_CUT, _cut_values(cut), strict=True)),
         title=f"what {verb}",
     )
-    taken = sum(cut.bytes or 0 for cut in cuts)
+    sizes = [cut.bytes for cut in cuts if cut.bytes is not None]
     if cuts:
-        note(f"{sum(cut.seconds for cut in cuts):,} s of rows {verb}, about {human(taken)}")
+        taken = f", about {human(sum(sizes))}" if len(sizes) == len(cuts) else ""
+        note(f"{sum(cut.seconds for cut in cuts):,} s of rows {verb}{taken}")
     else:
         note("nothing is past its time")
     return 0

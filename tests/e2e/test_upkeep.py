@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -45,12 +46,15 @@ def test_a_storage_is_looked_after_while_it_is_recorded(desk: Any, tmp_path: Pat
     lines = json_of(desk.run("stats", *at, "--format", "json"))
     assert [line["symbol"] for line in lines] == ["AAAUSDT", "BBBUSDT"]
     assert all(line["rows"] >= 5 and line["coverage"] == 1.0 for line in lines)
+    assert all(line["bytes"] >= 100 * line["rows"] for line in lines)  # still in memory and log
     told = desk.run("stats", *at)
     assert "on the disk" in told.stderr
     assert "a day" in told.stderr
     dry = ("retention", "--dry-run", "--set", "retention.max_age=2s", *at)
     cuts = json_of(desk.run(*dry, "--format", "json"))
     assert {cut["cause"] for cut in cuts} == {"age"}
+    words = desk.run(*dry).stderr
+    assert re.search(r"\d s of rows would go$", words.strip()), words  # no size where none is known
     refused = desk.run("retention", *at)
     assert refused.returncode == 3
     assert "stop that recorder" in refused.stderr
@@ -86,7 +90,8 @@ def test_a_storage_is_looked_after_while_it_is_recorded(desk: Any, tmp_path: Pat
     assert again.terminate() == 0, again.log
     timeline = desk.timeline("AAAUSDT", copy)
     timeline.check()
-    assert timeline.reasons() == {"process_down"}
+    # Whether a tick falls into the start of the second run is chance.
+    assert timeline.reasons() - {"connecting", "syncing"} == {"process_down"}
 
 
 def test_what_is_wrong_ends_with_1_and_a_list_and_can_be_repaired(

@@ -279,3 +279,21 @@ async def test_books_that_change_alike_share_one_line_in_the_log(
         start + "live -> reconnecting (disconnected): reset",
     ]
     assert len(changes) == 150
+
+
+async def test_the_log_tells_what_led_to_a_loss_before_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with managed(BTC, ETH) as (feed, manager, _):
+        bring_live(feed, "BTCUSDT", "ETHUSDT")
+        feed.say(
+            StreamEvent.HALTED, "ETHUSDT", reason=GapReason.UNKNOWN_SYMBOL, detail="no such symbol"
+        )
+        manager.tick(0.0)
+    lines = [record.getMessage() for record in caplog.records if record.name == "obframe.books"]
+    assert lines == [
+        "ETHUSDT: unsubscribed -> syncing",
+        "ETHUSDT: syncing -> live",
+        "ETHUSDT: live -> halted (unknown_symbol): no such symbol",
+        "BTCUSDT: unsubscribed -> syncing",
+        "BTCUSDT: syncing -> live",
+    ]
