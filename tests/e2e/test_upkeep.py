@@ -278,4 +278,4 @@ def test_the_cap_in_bytes_holds_under_load_and_the_space_comes_back(
     assert recorder.terminate() == 0, recorder.log
     timeline = desk.timeline("BBBUSDT")
     timeline.check()
-    assert timeline.gaps == {}
+    assert timeline.reasons() <= {"connecting", "syncing"}  # before its first row
