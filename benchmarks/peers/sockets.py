@@ -149,7 +149,7 @@ def main() -> int:
         name, urls, names = chosen.work
         work(name, json.loads(urls), names.split(","), chosen.seconds)
         return 0
-    command = [sys.executable, "-m", "obframe", "exchange", "--port", "0", "--format", "json"]
+    command = [sys.executable, "-P", "-m", "obframe", "exchange", "--port", "0", "--format", "json"]
     command += ["--symbols", str(chosen.symbols), "--loop", "100", "--weight-limit", "1000000000"]
     names = ["BTCUSDT", "ETHUSDT", *(f"SIM{n:04}USDT" for n in range(1, chosen.symbols - 1))]
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in CLIENTS}
