@@ -188,12 +188,15 @@ class Usage:
         rows: About how many rows there are.
         by_symbol: About how many of the bytes are each symbol's.
         log_bytes: What of it holds rows a second time, to be safe.
+        foreign_keys: Keys beside the rows that are no rows'; those between two rows of a symbol are
+            met only by reading them.
     """
 
     bytes: int
     rows: int
     by_symbol: Mapping[str, int]
     log_bytes: int = 0
+    foreign_keys: int = 0
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from obframe._core import ColumnDecoder
 from obframe.errors import CapacityError, DecodeError, StoreCorrupt
-from obframe.protocols import Storage
+from obframe.protocols import Measurable, Storage
 from obframe.query import Row, Span, decode, subtract
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, Record
 
@@ -27,6 +27,7 @@ class Fault(StrEnum):
     ORDER = "order"  # levels are not best first, or a price is there twice
     EMPTY_LEVEL = "empty_level"  # a level without a price or a quantity
     CROSSED = "crossed"  # the best bid is at or above the best ask
+    FOREIGN_KEY = "foreign_key"  # a key that is not of the form symbol:seconds
     UNEXPLAINED = "unexplained"  # seconds without a row of which no gap tells
     CONTRADICTED = "contradicted"  # seconds that have a row although a gap says that they have none
 
@@ -53,6 +54,25 @@ class Finding(NamedTuple):
     end: int
     fault: Fault
     detail: str
+
+
+def verify_keys(storage: Storage) -> Iterator[Finding]:
+    """Look at what is stored beside the rows, and whether the symbols can be listed at all.
+
+    Yields:
+        Findings of no symbol; ``unreadable`` when the symbols cannot be listed.
+    """
+    try:
+        usage = storage.usage() if isinstance(storage, Measurable) else None
+        storage.symbols()
+    except StoreCorrupt as error:
+        detail = f"{error} (which symbols there are cannot be read: name those to be verified)"
+        yield Finding("", MIN_TIMESTAMP, MAX_TIMESTAMP, Fault.UNREADABLE, detail)
+        return
+    if usage is not None and usage.foreign_keys:
+        count = usage.foreign_keys
+        detail = f"{count} key{'s' * (count != 1)} not of the form symbol:seconds"
+        yield Finding("", MIN_TIMESTAMP, MAX_TIMESTAMP, Fault.FOREIGN_KEY, detail)
 
 
 def verify(

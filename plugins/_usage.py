@@ -53,7 +53,11 @@ def reckon_usage(layout: Layout, database: RowDatabase) -> Usage:
     for symbol, (start, end) in spans.items():
         shares[symbol] = shares[symbol] or _ROW_BYTES * (end - start + 1)
     return Usage(
-        bytes=sum(sizes.values()) + side, rows=rows, by_symbol=dict(shares), log_bytes=logs
+        bytes=sum(sizes.values()) + side,
+        rows=rows,
+        by_symbol=dict(shares),
+        log_bytes=logs,
+        foreign_keys=holding.strays.count,
     )
 
 

@@ -26,8 +26,8 @@ from obframe.protocols import Measurable, Storage, Usage
 from obframe.retention import Cut, Held, hold, max_age, plan_storage
 from obframe.settings import Duration, RetentionSettings
 from obframe.times import check_range, parse_time
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
-from obframe.verify import ERRORS, Fault, Finding
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
+from obframe.verify import ERRORS, Fault, Finding, verify_keys
 from obframe.verify import verify as verify_symbol
 from obframe.vetting import STORAGE
 
@@ -56,7 +56,12 @@ def verify(
     tally: Counter[Fault] = Counter()
     rows = 0
     with choice.load([STORAGE]).read() as storage:
-        wanted = choose_symbols(storage, symbols)
+        found = list(verify_keys(storage))
+        tally.update(finding.fault for finding in found)
+        if tally[Fault.UNREADABLE]:  # what there is cannot be told: believe who names it
+            wanted = [check_symbol(symbol) for symbol in symbols]
+        else:
+            wanted = choose_symbols(storage, symbols)
         seconds = {}
         for symbol in wanted:
             check_range(symbol, first, last)
@@ -79,7 +84,7 @@ def verify(
                     yield finding
 
         with progress("verifying", float(sum(seconds.values())) or None) as tell:
-            found = list(findings(tell))
+            found += findings(tell)
     write(
         output,
         found,
@@ -100,6 +105,8 @@ def verify(
 
 
 def _finding_cells(finding: Finding) -> list[object]:
+    if not finding.symbol:
+        return ["", "", "", finding.fault, finding.detail]
     last = utc_after(finding.end, finding.start)
     return [finding.symbol, utc(finding.start), last, finding.fault, finding.detail]
 

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rocksdict
 
-from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Size
+from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Record, Size, Snapshot
 from obframe.testing.oracle import judge
+from obframe_plugins.rocksdb import RocksSettings, RocksStorage
 
 ROUNDS = int(os.environ.get("OBFRAME_CRASH_ROUNDS", "4"))
 ALWAYS = (MIN_TIMESTAMP, MAX_TIMESTAMP)
@@ -159,6 +161,39 @@ def test_an_import_ends_at_once_with_ctrl_c_and_what_it_stored_stays(
     assert process.wait() == 130
     assert "import the file again to go on" in process.log
     assert sorted(second for _, second in stored(desk))[-1] == 1_737_158_399 + len(stored(desk))
+
+
+def test_row_46_a_damaged_first_block_is_in_the_list_and_named_symbols_are_verified(
+    desk: Any, tmp_path: Path
+) -> None:
+    storage = RocksStorage.open(RocksSettings(path=str(desk.path)))
+    rng = random.Random(1)
+    for symbol in ("AAA", "BBB"):
+        storage.append([Record(symbol, 1_737_158_400 + n, rng.randbytes(200)) for n in range(500)])
+    storage.flush()
+    storage.close()
+    at = ("--set", f"rocksdb.path={desk.path}", "--format", "json")
+    (table,) = desk.path.glob("*.sst")
+    data = bytearray(table.read_bytes())
+    data[100] ^= 1
+    table.write_bytes(data)
+    (found,) = json_of(desk.run("verify", *at), 1)
+    assert (found["symbol"], found["fault"]) == ("", "unreadable")
+    assert table.name in found["detail"]
+    faults = [each["fault"] for each in json_of(desk.run("verify", "BBB", *at), 1)]
+    assert faults == ["unreadable"] + ["undecodable"] * 500
+    told = desk.run("verify", "--set", f"rocksdb.path={desk.path}")
+    assert "unreadable" in told.stdout
+
+
+def test_keys_of_another_program_are_in_the_list(desk: Any) -> None:
+    database = rocksdict.Rdict(str(desk.path), rocksdict.Options(raw_mode=True))
+    for key in (b"meta", b"AAA:1737158400", b"zzz"):
+        database[key] = Snapshot("AAA", 1, 1_737_158_400, [("1", "1")], []).pack()
+    database.close()
+    (found,) = json_of(desk.run("verify", "--set", f"rocksdb.path={desk.path}", "--format", "json"))
+    assert found["fault"] == "foreign_key"
+    assert found["detail"].startswith("2 keys")
 
 
 @pytest.mark.slow
