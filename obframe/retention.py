@@ -7,12 +7,13 @@ Nothing is deleted here: a plan says what is to go. The recorder carries one out
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 from obframe.protocols import Measurable, Storage, Usage
+from obframe.query import close
 from obframe.settings import Duration, RetentionSettings
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
 
@@ -74,11 +75,9 @@ def hold(storage: Storage, symbols: Iterable[str] | None = None) -> list[Held]:
             continue
         rows = storage.scan(symbol, MIN_TIMESTAMP, MAX_TIMESTAMP)
         try:
-            first = next(iter(rows), latest)
+            first = next(rows, latest)
         finally:
-            close: Callable[[], None] | None = getattr(rows, "close", None)
-            if close is not None:
-                close()
+            close(rows)
         held.append(Held(symbol, first.timestamp, latest.timestamp))
     return held
 

@@ -28,7 +28,7 @@ from obframe.layout import (
     snapshot_to_json,
 )
 from obframe.protocols import Storage
-from obframe.query import rows
+from obframe.query import close, rows
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Record, check_symbol
 
 ENDINGS: Final = (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz")
@@ -236,9 +236,7 @@ def export_rows(
                     undecodable += len(batch) - len(good)
                     count(symbol, len(batch))
             finally:
-                close: Callable[[], None] | None = getattr(found, "close", None)
-                if close is not None:
-                    close()
+                close(found)
     return Exported(written, undecodable)
 
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from obframe._core import ColumnDecoder
 from obframe.errors import CapacityError, DecodeError, StoreCorrupt
 from obframe.protocols import Measurable, Storage
-from obframe.query import Row, Span, decode, subtract
+from obframe.query import Row, Span, close, decode, subtract
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap, Record
 
 _BATCH: Final = 1024
@@ -125,7 +125,7 @@ def verify(
             yield Finding(symbol, *hole, Fault.UNREADABLE, detail)
             position = beyond
         finally:
-            _close(records)
+            close(records)
     if spans:
         gaps = storage.gaps(symbol, spans[0].start, spans[-1].end)
         yield from _check_ledger(symbol, spans, gaps, unreadable)
@@ -138,7 +138,7 @@ def _until_damage(storage: Storage, symbol: str, start: int, end: int) -> Iterat
     except StoreCorrupt:
         return
     finally:
-        _close(records)
+        close(records)
 
 
 def _next_readable(storage: Storage, symbol: str, damaged: int, end: int) -> int:
@@ -153,7 +153,7 @@ def _next_readable(storage: Storage, symbol: str, damaged: int, end: int) -> int
         else:
             return True
         finally:
-            _close(records)
+            close(records)
 
     bad, step = damaged, 1
     while bad + step <= end and not is_readable(bad + step):
@@ -168,12 +168,6 @@ def _next_readable(storage: Storage, symbol: str, damaged: int, end: int) -> int
         else:
             bad = middle
     return good
-
-
-def _close(records: Iterator[Record]) -> None:
-    close: Callable[[], None] | None = getattr(records, "close", None)
-    if close is not None:
-        close()
 
 
 def _extend(spans: list[Span], seconds: Sequence[int]) -> None:
