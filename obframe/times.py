@@ -98,13 +98,14 @@ def parse_time(text: str, now: float) -> int:
     return second
 
 
-def parse_range(start: str, end: str, now: float) -> tuple[int, int]:
-    """Read the two ends of a range as people type them.
+def parse_range(start: str | None, end: str | None, now: float) -> tuple[int, int]:
+    """Read the two ends of a range as people type them; one that is left out is open.
 
     Raises:
         QueryError: One is no time, or ``start`` lies after ``end``.
     """
-    first, last = parse_time(start, now), parse_time(end, now)
+    first = MIN_TIMESTAMP if start is None else parse_time(start, now)
+    last = MAX_TIMESTAMP if end is None else parse_time(end, now)
     if first > last:
         raise QueryError(
             "range", f"{start} .. {end}", f"starts {first - last} s after it ends; exchange the two"

@@ -21,9 +21,8 @@ from obframe.commands.progress import (
 from obframe.commands.session import Choice
 from obframe.errors import PluginError
 from obframe.protocols import Backup, Maintenance, Storage
-from obframe.times import check_range, parse_time
+from obframe.times import parse_range
 from obframe.transfer import Imported, ending_of, export_rows, import_rows
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
 from obframe.vetting import STORAGE
 
 # -- backup, restore, repair ---------------------------------------------------------------------
@@ -137,14 +136,10 @@ def export(
     Returns:
         1 when a stored value could not be decoded, else 0.
     """
-    now = time.time()
-    first = MIN_TIMESTAMP if start is None else parse_time(start, now)
-    last = MAX_TIMESTAMP if end is None else parse_time(end, now)
+    first, last = parse_range(start, end, time.time())
     ending_of(path)
     with choice.load([STORAGE]).read() as storage:
         wanted = choose_symbols(storage, symbols)
-        for symbol in wanted:
-            check_range(symbol, first, last)
         total = sum(
             max(0, min(each.newest, last) - max(each.oldest, first) + 1)
             for each in hold_readable(storage, wanted)

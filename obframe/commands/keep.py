@@ -7,8 +7,9 @@ import math
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +26,8 @@ from obframe.errors import PluginError
 from obframe.protocols import Measurable, Storage, Usage
 from obframe.retention import Cut, Held, hold, max_age, plan_storage
 from obframe.settings import Duration, RetentionSettings
-from obframe.times import check_range, parse_time
-from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
+from obframe.times import parse_range
+from obframe.types import check_symbol
 from obframe.verify import ERRORS, Fault, Finding, verify_keys
 from obframe.verify import verify as verify_symbol
 from obframe.vetting import STORAGE
@@ -50,41 +51,24 @@ def verify(
     Raises:
         ObframeError: The storage cannot be opened, or a symbol or a time is none.
     """
-    now = time.time()
-    first = MIN_TIMESTAMP if start is None else parse_time(start, now)
-    last = MAX_TIMESTAMP if end is None else parse_time(end, now)
-    tally: Counter[Fault] = Counter()
+    first, last = parse_range(start, end, time.time())
     rows = 0
     with choice.load([STORAGE]).read() as storage:
         found = list(verify_keys(storage))
-        tally.update(finding.fault for finding in found)
-        if tally[Fault.UNREADABLE]:  # what there is cannot be told: believe who names it
-            wanted = [check_symbol(symbol) for symbol in symbols]
+        if any(finding.fault is Fault.UNREADABLE for finding in found):
+            wanted = [check_symbol(symbol) for symbol in symbols]  # believe who names them
         else:
             wanted = choose_symbols(storage, symbols)
-        seconds = {}
-        for symbol in wanted:
-            check_range(symbol, first, last)
-        held = {each.symbol: each for each in hold_readable(storage, wanted)}
-        for symbol in wanted:
-            each = held.get(symbol)
-            seconds[symbol] = 0 if each is None else each.seconds
+        seconds = sum(each.seconds for each in hold_readable(storage, wanted))
+        with progress("verifying", float(seconds) or None) as tell:
 
-        def findings(tell: Callable[[str, float], None]) -> Iterator[Finding]:
-            nonlocal rows
+            def count(symbol: str, more: int) -> None:
+                nonlocal rows
+                rows += more
+                tell(symbol, more)
+
             for symbol in wanted:
-
-                def count(more: int, name: str = symbol) -> None:
-                    nonlocal rows
-                    rows += more
-                    tell(name, more)
-
-                for finding in verify_symbol(storage, symbol, first, last, count=count):
-                    tally[finding.fault] += 1
-                    yield finding
-
-        with progress("verifying", float(sum(seconds.values())) or None) as tell:
-            found += findings(tell)
+                found += verify_symbol(storage, symbol, first, last, count=partial(count, symbol))
     write(
         output,
         found,
@@ -95,13 +79,13 @@ def verify(
         value=lambda finding: {**finding._asdict(), "fault": str(finding.fault)},
         title="what is not as it must be",
     )
-    wrong = sum(count for fault, count in tally.items() if fault in ERRORS)
+    tally = Counter(finding.fault for finding in found)
     counts = ", ".join(f"{fault} {count}" for fault, count in sorted(tally.items()))
     note(
         f"{rows:,} rows of {len(wanted)} symbol{'s' * (len(wanted) != 1)} read; "
         f"{counts or 'nothing to complain of'}"
     )
-    return 1 if wrong else 0
+    return 1 if tally.keys() & ERRORS else 0
 
 
 def _finding_cells(finding: Finding) -> list[object]:

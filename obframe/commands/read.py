@@ -15,7 +15,7 @@ from obframe.commands.session import Choice
 from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
 from obframe.query import Row, check_stored, latest, rows, start_of_last
-from obframe.times import check_range, parse_time
+from obframe.times import check_range, parse_range, parse_time
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Instrument
 from obframe.vetting import STORAGE
 
@@ -242,10 +242,7 @@ def symbols(choice: Choice, output: Format) -> int:
 def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
     """Print the gaps that touch a window, all of them by default."""
     Instrument.parse(symbol)
-    now = time.time()
-    start = MIN_TIMESTAMP if window.start is None else parse_time(window.start, now)
-    end = MAX_TIMESTAMP if window.end is None else parse_time(window.end, now)
-    check_range(symbol, start, end)
+    start, end = parse_range(window.start, window.end, time.time())
     with choice.load([STORAGE]).read() as storage:
         check_stored(storage, symbol)
         found = storage.gaps(symbol, start, end)
