@@ -6,29 +6,72 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from obframe.errors import ObframeError
-from obframe.protocols import Storage
+from obframe.protocols import Storage, Tell
+from obframe.query import check_stored
 from obframe.retention import Held, hold
-from obframe.types import check_symbol
+
+_PATIENCE = 1.0
+"""Seconds without a result before progress is shown."""
 
 
 def choose_symbols(storage: Storage, wanted: Sequence[str]) -> list[str]:
     """Return the symbols asked for, all that are stored when none are.
 
     Raises:
-        ObframeError: One is not stored.
+        SymbolError: One cannot be part of a key.
+        UnknownSymbol: One is not stored.
     """
-    stored = storage.symbols()
     if not wanted:
-        return stored
+        return storage.symbols()
     for symbol in wanted:
-        check_symbol(symbol)
-        if symbol not in stored:
-            known = ", ".join(stored[:20]) or "nothing"
-            raise ObframeError(f"nothing is stored of {symbol!r}; stored: {known}")
+        check_stored(storage, symbol)
     return list(wanted)
+
+
+class _Bar:
+    """A bar on the terminal that appears once something takes longer than a second."""
+
+    def __init__(self, what: str, total: float | None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._begun = time.monotonic()
+        self._what = what
+        self._shown = False
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(what, total=total)
+
+    def tell(
+        self,
+        name: str,
+        *,
+        more: float | None = None,
+        done: float | None = None,
+        of: float | None = None,
+    ) -> None:
+        """Say what is worked on; and how much more is done, or how much of what in all."""
+        description = f"{self._what} {name}"
+        self._bar.update(
+            self._task, description=description, advance=more, completed=done, total=of
+        )
+        if not self._shown and time.monotonic() - self._begun > _PATIENCE:
+            self._shown = True
+            self._bar.start()
+
+    def close(self) -> None:
+        """Take it away."""
+        if self._shown:
+            self._bar.stop()
 
 
 @contextmanager
@@ -41,48 +84,23 @@ def progress(what: str, total: float | None) -> Iterator[Callable[[str, float], 
     if not sys.stderr.isatty():
         yield lambda _name, _more: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    begun = time.monotonic()
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task(what, total=total)
-    shown = False
-
-    def advance(name: str, more: float) -> None:
-        nonlocal shown
-        bar.update(task, advance=more, description=f"{what} {name}")
-        if not shown and time.monotonic() - begun > 1.0:
-            shown = True
-            bar.start()
-
-    try:
-        yield advance
-    finally:
-        if shown:
-            bar.stop()
+    with closing(_Bar(what, total)) as bar:
+        yield lambda name, more: bar.tell(name, more=more)
 
 
 @contextmanager
-def progress_of(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something is that tells how much is done, and of how much."""
-    with progress(what, None) as tell:
-        last = 0
+def progress_of(what: str) -> Iterator[Tell]:
+    """Show how far something is that tells how much is done, and of how much, 0 for unknown."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _of: None
+        return
+    with closing(_Bar(what, None)) as bar:
 
-        def advance(done: int, of: int) -> None:
-            nonlocal last
+        def tell(done: int, of: int) -> None:
             name = f"{human(done)} of {human(of)}" if of else f"{done:,}"
-            tell(name, done - last)
-            last = done
+            bar.tell(name, done=done, of=of or None)
 
-        yield advance
+        yield tell
 
 
 def heed_interrupt() -> None:
