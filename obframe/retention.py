@@ -82,15 +82,27 @@ def hold(storage: Storage, symbols: Iterable[str] | None = None) -> list[Held]:
     return held
 
 
-def max_age(settings: RetentionSettings, symbol: str) -> Duration:
-    """Return how long rows of the symbol are kept, in seconds; 0 for ever.
+class Ages:
+    """How long rows of each symbol are kept, by settings that are read once for all of them.
 
     The first pattern of ``retention.overrides`` that fits decides, else ``retention.max_age``.
     """
-    for pattern, age in settings.ages:
-        if fnmatchcase(symbol, pattern):
-            return age
-    return settings.max_age
+
+    def __init__(self, settings: RetentionSettings) -> None:
+        self._overrides = settings.ages
+        self._others = settings.max_age
+
+    def __getitem__(self, symbol: str) -> Duration:
+        """Return the age in seconds at which rows of the symbol go; 0 for never."""
+        own = self.own(symbol)
+        return self._others if own is None else own
+
+    def own(self, symbol: str) -> Duration | None:
+        """Return the age that ``overrides`` give the symbol; None when none fits."""
+        for pattern, age in self._overrides:
+            if fnmatchcase(symbol, pattern):
+                return age
+        return None
 
 
 def plan(
@@ -110,9 +122,10 @@ def plan(
     """
     if usage is not None:
         usage = _shared_out(usage, held)
+    ages = Ages(settings)
     lines = {}
     for each in held:
-        age = float(max_age(settings, each.symbol))
+        age = float(ages[each.symbol])
         lines[each.symbol] = math.floor(now - age) if age else MIN_TIMESTAMP
     cuts = [
         _cut(each, lines[each.symbol], "age", usage)
@@ -126,14 +139,13 @@ def plan(
     if excess <= 0:
         return cuts
     wanted = excess + (_FULL - _EASED) * cap
-    rest = [
-        Held(each.symbol, max(each.oldest, lines[each.symbol]), each.newest)
-        for each in held
-        if each.newest >= lines[each.symbol]
-    ]
-    patterns = [pattern for pattern, _ in settings.ages]
-    chosen = [each for each in rest if any(fnmatchcase(each.symbol, one) for one in patterns)]
-    common = [each for each in rest if each not in chosen]
+    common: list[Held] = []
+    chosen: list[Held] = []
+    for each in held:
+        line = lines[each.symbol]
+        if each.newest >= line:
+            group = common if ages.own(each.symbol) is None else chosen
+            group.append(Held(each.symbol, max(each.oldest, line), each.newest))
     by_symbol = {cut.symbol: cut for cut in cuts}
     for group in (common, chosen):
         line = _line(group, usage, wanted)
@@ -208,8 +220,9 @@ def plan_storage(
     usage = storage.usage() if settings.max_bytes and isinstance(storage, Measurable) else None
     cuts = plan(settings, held, usage, now)
     cut = {each.symbol for each in cuts}
+    ages = Ages(settings)
     for symbol in symbols:
-        age = float(max_age(settings, symbol))
+        age = float(ages[symbol])
         if age and symbol not in cut:
             before = math.floor(now - age)
             if before > MIN_TIMESTAMP and storage.gaps(symbol, MIN_TIMESTAMP, before - 1):

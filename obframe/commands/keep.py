@@ -24,8 +24,8 @@ from obframe.commands.progress import (
 from obframe.commands.session import Choice, Session
 from obframe.errors import PluginError
 from obframe.protocols import Measurable, Storage, Usage
-from obframe.retention import Cut, Held, hold, max_age, plan_storage
-from obframe.settings import Duration, RetentionSettings
+from obframe.retention import Ages, Cut, Held, hold, plan_storage
+from obframe.settings import Duration
 from obframe.times import parse_range
 from obframe.types import check_symbol
 from obframe.verify import ERRORS, Fault, Finding, verify_keys
@@ -123,12 +123,12 @@ class Line(NamedTuple):
 def stats(choice: Choice, symbols: Sequence[str], output: Format) -> int:
     """Print how much is stored of each symbol, how fast it grows, and when the disk is full."""
     session = choice.load([STORAGE])
-    settings = session.settings.retention
+    ages = Ages(session.settings.retention)
     now = time.time()
     with session.read() as storage:
         wanted = choose_symbols(storage, symbols)
         usage = storage.usage() if isinstance(storage, Measurable) else None
-        lines = [_line(storage, each, usage, settings) for each in hold(storage, wanted)]
+        lines = [_line(storage, each, usage, ages) for each in hold(storage, wanted)]
     write(
         output,
         lines,
@@ -145,7 +145,7 @@ def stats(choice: Choice, symbols: Sequence[str], output: Format) -> int:
     return 0
 
 
-def _line(storage: Storage, held: Held, usage: Usage | None, settings: RetentionSettings) -> Line:
+def _line(storage: Storage, held: Held, usage: Usage | None, ages: Ages) -> Line:
     lost = 0
     reach = held.oldest - 1
     for gap in storage.gaps(held.symbol, held.oldest, held.newest):
@@ -159,7 +159,7 @@ def _line(storage: Storage, held: Held, usage: Usage | None, settings: Retention
         rows,
         rows / held.seconds,
         None if usage is None else usage.by_symbol.get(held.symbol),
-        float(max_age(settings, held.symbol)),
+        float(ages[held.symbol]),
     )
 
 
