@@ -9,8 +9,7 @@ import math
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any
 
 from obframe._core import Snapshot
@@ -19,9 +18,9 @@ from obframe.clock import Clock, Missed, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
-from obframe.protocols import Feed, Measurable, Storage, SymbolSource
-from obframe.retention import plan_storage
-from obframe.settings import RecorderSettings, RetentionSettings, Size
+from obframe.protocols import Feed, Storage, SymbolSource
+from obframe.retainer import Retainer
+from obframe.settings import RecorderSettings, RetentionSettings
 from obframe.sinks import SinkPart
 from obframe.sync import BookSynchronizer
 from obframe.telling import Telling
@@ -43,9 +42,6 @@ logger = logging.getLogger("obframe.recorder")
 
 _OLDEST_LABEL = 5.0
 _NEWEST_LABEL = 1.0
-_RETENTION_AGAIN = 5.0
-_LEAP = 3600
-"""Seconds of a leap ahead for which the clock is doubted, and for which nothing is deleted then."""
 _SAMPLED_AT_ONCE = 250
 """Books sampled in one turn of the event loop: two to three milliseconds."""
 _SAMPLED_WITHIN = 0.1
@@ -145,10 +141,8 @@ class Recorder:
         sections: Mapping[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._storage = storage
         self._source = symbol_source
         self._settings = settings or RecorderSettings()
-        self._retention = retention or RetentionSettings()
         self._notify = notify or _notify_nobody
         self._plugins = tuple(plugins)
         self._sections = dict(sections or {})
@@ -159,8 +153,6 @@ class Recorder:
         self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
-        self._retain_after = 0.0  # by the monotonic clock
-        self._has_garbage = False  # rows were deleted whose space was not given back at once
         self._telling = Telling(
             sinks or {}, storage, self._settings, now=math.floor(self._clock.time())
         )
@@ -170,6 +162,14 @@ class Recorder:
             queue_rows=self._settings.queue_rows,
             on_gap=self._observe_gap,
             on_stored=self._telling.offer_stored,
+        )
+        self._retainer = Retainer(
+            retention or RetentionSettings(),
+            storage,
+            self._writer,
+            self._telling,
+            is_resuming=self._is_resuming,
+            clock=self._clock,
         )
 
     # -- life ------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ class Recorder:
             "symbols": asyncio.create_task(self._follow_symbols(first_wanted)),
             "books": asyncio.create_task(self.books.run()),
             "sampler": asyncio.create_task(self._sample_ticks(first_wanted)),
-            "retention": asyncio.create_task(self._retain(first_wanted)),
+            "retention": asyncio.create_task(self._retainer.run(first_wanted)),
             "summary": asyncio.create_task(self._summarise()),
         }
         stopping = asyncio.create_task(self._stopping.wait())
@@ -298,6 +298,11 @@ class Recorder:
         if added:
             logger.info("recording %s", name_some([item.symbol for item in added]))
 
+    def _is_resuming(self, symbol: str) -> bool:
+        """Tell whether the symbol's newest row has to stay: the time since then begins with it."""
+        sampled = self._sampled.get(symbol)
+        return sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol))
+
     # -- sampling --------------------------------------------------------------------------------
 
     async def _sample_ticks(self, first_wanted: asyncio.Event) -> None:
@@ -311,7 +316,7 @@ class Recorder:
                     self._relive(tick.missed)
                 else:
                     self._lose(tick.missed)
-                    self._doubt_clock(tick.missed)
+                    self._retainer.doubt_clock(tick.missed)
                 if tick.resync:
                     self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
             if tick.second is None:
@@ -333,17 +338,6 @@ class Recorder:
             if sampled.first is not None and sampled.first <= end
         ]
         self._writer.submit(end, (), marks)
-
-    def _doubt_clock(self, missed: Missed) -> None:
-        """Keep what a clock that leapt ahead calls old, until it has had time to be set right."""
-        leapt = missed.end - missed.start + 1
-        if missed.reason is GapReason.CLOCK_STEP and leapt >= _LEAP:
-            self._retain_after = self._clock.monotonic() + _LEAP
-            logger.warning(
-                "retention: the clock leapt ahead by %d s; in case it is wrong, nothing is deleted "
-                "for an hour",
-                leapt,
-            )
 
     def _lose(self, missed: Missed) -> None:
         logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
@@ -438,68 +432,6 @@ class Recorder:
 
     # -- beside the sampling ---------------------------------------------------------------------
 
-    async def _retain(self, first_wanted: asyncio.Event) -> None:
-        settings = self._retention
-        if not (settings.max_age or settings.max_bytes or settings.overrides):
-            return
-        await first_wanted.wait()
-        if settings.max_bytes and not isinstance(self._storage, Measurable):
-            logger.error("retention.max_bytes is of no effect: this storage tells no sizes")
-        interval = float(settings.interval)
-        while True:
-            complete = False
-            try:
-                if self._clock.monotonic() >= self._retain_after:
-                    complete = await self._delete_old()
-            except Exception as error:
-                self._counters["retention_failures"] += 1
-                logger.error("old rows could not be deleted, tried again later: %s", error)
-            await asyncio.sleep(interval if complete else min(interval, _RETENTION_AGAIN))
-
-    async def _delete_old(self) -> bool:
-        """Delete what is not kept any longer; return whether every symbol could have its turn."""
-        complete = True
-        symbols = []
-        for symbol in await self._writer.call(self._storage.symbols):
-            sampled = self._sampled.get(symbol)
-            if sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol)):
-                complete = False  # its newest row still has to tell where the time since then began
-            else:
-                symbols.append(symbol)
-        # The cap takes the same seconds of all symbols, so it waits until all can have their turn.
-        kept = self._retention if complete else replace(self._retention, max_bytes=Size(0))
-        plan = partial(plan_storage, self._storage, symbols, kept, self._clock.time())
-        cuts = await self._writer.call(plan)
-        if self._has_garbage and any(cut.cause == "bytes" for cut in cuts):
-            # What went before still takes up space: while it does, rows would go for nothing.
-            await self._reclaim()
-            cuts = await self._writer.call(plan)
-        # Before this second nothing is left of any symbol; after it, symbols go one by one.
-        line = 0 if self._retention.overrides else min((cut.before for cut in cuts), default=0)
-        untold = await self._writer.call(self._telling.find_untold, line)
-        for cut in cuts:
-            self._has_garbage = True
-            await self._writer.call(self._storage.delete_before, cut.symbol, cut.before)
-            if cut.seconds and cut.before > line:
-                self._telling.lose(cut.symbol, max(cut.before - cut.seconds, line), cut.before)
-        self._telling.expire(untold, line)
-        by_bytes = [cut for cut in cuts if cut.cause == "bytes"]
-        if by_bytes:
-            self._counters["retention_by_bytes"] += sum(cut.seconds for cut in by_bytes)
-            logger.warning(
-                "the storage nears retention.max_bytes (%s): deleted %d s of %s, to %d",
-                self._retention.max_bytes, sum(cut.seconds for cut in by_bytes),
-                name_some([cut.symbol for cut in by_bytes]), max(cut.before for cut in by_bytes),
-            )  # fmt: skip
-            await self._reclaim()
-        return complete
-
-    async def _reclaim(self) -> None:
-        if isinstance(self._storage, Measurable):
-            # Not by the writer's thread: rows must not wait for files being rewritten.
-            await asyncio.to_thread(self._storage.reclaim)
-        self._has_garbage = False
-
     async def _summarise(self) -> None:
         rows = gaps = 0
         while True:
@@ -555,6 +487,7 @@ class Recorder:
             ("books", self.books.counters),
             ("storage", self._writer.counters),
             ("recorder", self._counters),
+            ("recorder", self._retainer.counters),
         ]
         for sync in self.books.synchronizers:
             parts.append(("book", {**sync.counters, "unknown_deletes": sync.unknown_deletes}))

@@ -47,6 +47,7 @@ LAYERS = (
     },
     {"obframe.backfill", "obframe.books", "obframe.outbox", "obframe.sinks", "obframe.writer"},
     {"obframe.telling"},
+    {"obframe.retainer"},
     {"obframe.recorder"},
     {"obframe"},
     {"obframe.testing"},

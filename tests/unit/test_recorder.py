@@ -28,11 +28,10 @@ from obframe import (
     StorageError,
     StoreUnavailable,
     StreamEvent,
-    Usage,
 )
 from obframe import recorder as recorder_module
 from obframe.recorder import Recorder, RunSummary
-from obframe.settings import Duration, RecorderSettings, RetentionSettings, Size
+from obframe.settings import Duration, RecorderSettings, RetentionSettings
 from obframe.sinks import SinkPart
 from obframe.testing.clock import FakeClock
 from obframe.testing.feed import ScriptedFeed
@@ -767,85 +766,6 @@ async def test_the_time_between_two_runs_is_told_though_the_last_row_is_past_its
     [(start, end, reason)] = desk.gaps("BTCUSDT")
     assert -81 <= start <= -78
     assert (end, reason) == (0, "process_down")
-
-
-class Weighed(MemoryStorage):
-    """A storage whose rows take up a megabyte each, until what is deleted is given back."""
-
-    def __init__(self, *symbols: str, rows: int = 100) -> None:
-        super().__init__()
-        self.garbage = 0
-        self.reclaims = 0
-        self.is_stuck = False
-        for symbol in symbols:
-            seconds = range(START - rows, START)
-            self.append([Record(symbol, each, b"\x94\x90\x90\x01\x01") for each in seconds])
-
-    def _sizes(self) -> dict[str, int]:
-        return {
-            symbol: sum(10**6 for _ in self.scan(symbol, 10**9, FOREVER))
-            for symbol in self.symbols()
-        }
-
-    def delete_before(self, symbol: str, timestamp: int) -> None:
-        before = self._sizes()
-        super().delete_before(symbol, timestamp)
-        self.garbage += sum(before.values()) - sum(self._sizes().values())
-
-    def usage(self) -> Usage:
-        sizes = self._sizes()
-        return Usage(sum(sizes.values()) + self.garbage, 0, sizes)
-
-    def reclaim(self) -> None:
-        self.reclaims += 1
-        if self.is_stuck:
-            raise StoreUnavailable("no room to rewrite files")
-        self.garbage = 0
-
-
-def capped(size: str, age: float = 0) -> RetentionSettings:
-    return RetentionSettings(
-        max_age=Duration(age), max_bytes=Size.parse(size), interval=Duration(0.01)
-    )
-
-
-async def test_the_cap_takes_as_much_of_what_is_recorded_as_of_what_no_longer_is() -> None:
-    """At the start the recorded symbols wait for their first row; the others must not pay."""
-    storage = Weighed("BTCUSDT", "GONEUSDT")
-    desk = Desk("BTCUSDT", storage=storage, retention=capped("200MB"))
-    async with desk.recording():
-        await asyncio.sleep(0.05)  # time enough for a retention that does not wait
-        desk.bring_live("BTCUSDT")
-        await desk.clock.run(1)
-        await until(lambda: storage.reclaims > 0)
-    assert min(desk.rows("BTCUSDT")) == min(desk.rows("GONEUSDT"))
-    assert -86 <= min(desk.rows("GONEUSDT")) <= -83
-
-
-async def test_no_row_goes_for_the_space_of_rows_that_went_before() -> None:
-    storage = Weighed("BTCUSDT")
-    desk = Desk("BTCUSDT", storage=storage, retention=capped("100MB", age=60))
-    async with desk.recording():
-        desk.bring_live("BTCUSDT")
-        await desk.clock.run(1)
-        await until(lambda: min(desk.rows("BTCUSDT")) > -90)
-        await asyncio.sleep(0.05)  # passes that find 60 MB of rows, and 40 MB yet to come back
-    assert -60 <= min(desk.rows("BTCUSDT")) <= -57
-
-
-async def test_while_space_cannot_be_given_back_no_more_rows_go_for_it() -> None:
-    storage = Weighed("BTCUSDT")
-    storage.is_stuck = True
-    desk = Desk("BTCUSDT", storage=storage, retention=capped("100MB"))
-    async with desk.recording():
-        desk.bring_live("BTCUSDT")
-        await desk.clock.run(1)
-        await until(lambda: storage.reclaims >= 5)
-        assert min(desk.rows("BTCUSDT")) >= -100
-        assert -86 <= min(desk.rows("BTCUSDT")) <= -83
-        storage.is_stuck = False
-        await until(lambda: storage.garbage == 0)
-    assert -86 <= min(desk.rows("BTCUSDT")) <= -83
 
 
 async def test_a_clock_that_leaps_ahead_does_not_make_all_rows_old_at_once(
