@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from obframe import Backup, StorageError, StoreCorrupt, StoreFormatError, StoreUnavailable
+from obframe import Backup, StorageError, StoreCorrupt, StoreFormatError, StoreUnavailable, Tell
 from obframe_plugins._copying import copy_file, digest_of, size_of, sync_folder, write_atomically
 from obframe_plugins._keys import find_symbols, newest_row
 from obframe_plugins._layout import Layout
@@ -30,9 +30,6 @@ from obframe_plugins._pins import pinned
 from obframe_plugins._rocks import RowDatabase
 
 FORMAT: Final = 1
-
-Tell = Callable[[int, int], None]
-"""Told again and again how many bytes are done, and of how many."""
 
 
 @dataclass(frozen=True, slots=True)
