@@ -339,15 +339,16 @@ def _known_symbols(database: RowDatabase) -> list[bytes]:
     with contextlib.suppress(StoreCorrupt):
         key = database.first_from(b"")
         while key is not None:
-            symbol = key.partition(b":")[0]
+            symbol, colon, _ = key.partition(b":")
             found.add(symbol)
-            key = database.first_from(symbol + b";")
+            key = database.first_from(symbol + b";" if colon else key + b"\0")
     with contextlib.suppress(StoreCorrupt):
         last = database.last_until(_END)
         while last is not None:
-            symbol = last[0].partition(b":")[0]
+            symbol, colon, _ = last[0].partition(b":")
             found.add(symbol)
-            last = database.last_until(symbol + b":")
+            before = symbol + colon
+            last = database.last_until(before, before.__ne__)
     return sorted(found, key=lambda symbol: symbol + b":")
 
 

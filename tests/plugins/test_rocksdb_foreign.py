@@ -447,3 +447,21 @@ def test_a_stray_key_in_a_store_of_ours_stops_no_recording(
     assert repr(stray) in caplog.text
     with plain(settings.path) as database:
         assert database[stray] == b"?"
+
+
+@pytest.mark.parametrize("strays", [*([stray] for stray in STRAYS), STRAYS], ids=str)
+def test_a_repair_leaves_stray_keys_out(
+    settings: RocksSettings, tmp_path: Path, strays: list[bytes]
+) -> None:
+    with plain(settings.path) as database:
+        rows = fill(database, "BTCUSDT", T, 20)
+        others = fill(database, "weird0", T, 20)  # lies after the key "weird", before "weird:"
+        for key in strays:
+            database[key] = rows[0].value
+    saved = str(tmp_path / "saved")
+    repaired = RocksMaintenance(settings).repair(saved, lambda *_: None)
+    assert (repaired.rows, repaired.foreign, repaired.holes) == (40, len(strays), 0)
+    with opened(saved) as storage:
+        assert storage.symbols() == ["BTCUSDT", "weird0"]
+        assert scan(storage) == rows
+        assert scan(storage, "weird0") == others
