@@ -23,9 +23,7 @@ from obframe import (
     Span,
     StorageError,
     StoreCorrupt,
-    SymbolError,
     Tell,
-    check_symbol,
     subtract,
 )
 from obframe_plugins._files import link_files
@@ -353,12 +351,8 @@ def _known_symbols(database: RowDatabase) -> list[bytes]:
 
 
 def _record(key: bytes, value: bytes) -> Record | None:
-    symbol, _, digits = key.partition(b":")
-    if len(digits) != 10 or not digits.isdigit():
-        return None
-    with contextlib.suppress(UnicodeDecodeError, SymbolError):
-        return Record(check_symbol(symbol.decode()), int(digits), value)
-    return None
+    row = parse_key(key)
+    return None if row is None else Record(*row, value)
 
 
 def _copy_ledger(source: Layout, storage: RocksStorage) -> int | None:

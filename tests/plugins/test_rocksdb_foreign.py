@@ -350,7 +350,15 @@ def test_nothing_to_lose_needs_no_adoption(settings: RocksSettings) -> None:
 
 # Keys outside the format
 
-STRAYS = [b"A:B:12", b"BTCUSDT:17371584000", b"BTCUSDT:99", b"BTCUSDT:meta", b"weird", b"\xff\xfe"]
+STRAYS = [
+    b"A:B:12",
+    b"BTCUSDT:0737158400",
+    b"BTCUSDT:17371584000",
+    b"BTCUSDT:99",
+    b"BTCUSDT:meta",
+    b"weird",
+    b"\xff\xfe",
+]
 
 
 @pytest.mark.parametrize("marked", [True, False])
