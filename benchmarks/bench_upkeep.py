@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import pytest
 from bench_storage import _snapshot
 
 from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, Record, Snapshot
+from obframe.query import close
 from obframe.verify import verify
+from obframe_plugins._maintenance import RocksMaintenance
 from obframe_plugins.rocksdb import RocksSettings, RocksStorage
 
 T = 1_737_158_400
@@ -74,8 +75,6 @@ def test_verify(race: Any, open_rows: Callable[[], RocksStorage]) -> None:
 
 def test_a_further_backup(gate: Any, open_rows: Callable[[], RocksStorage], tmp_path: Path) -> None:
     """A backup when one is there already: what is new is copied, beside copying all of it."""
-    from obframe_plugins._maintenance import RocksMaintenance  # noqa: PLC0415
-
     storage = open_rows()
     maintenance = RocksMaintenance(RocksSettings(path=str(tmp_path / "rows")))
     folder = tmp_path / "backups"
@@ -129,8 +128,9 @@ def test_the_disk_in_steady_state(
             if start > T + 2 * KEPT:
                 most = max(most, _stored_bytes(rows))
     begun = time.perf_counter()
-    with closing(storage.scan(SYMBOLS[0], MIN_TIMESTAMP, MAX_TIMESTAMP)) as found:  # type: ignore[type-var]
-        oldest = next(found)
+    found = storage.scan(SYMBOLS[0], MIN_TIMESTAMP, MAX_TIMESTAMP)
+    oldest = next(found)
+    close(found)
     seek = time.perf_counter() - begun
     assert oldest.timestamp >= T + TICKS - KEPT - PASS - 100
     storage.flush()
