@@ -149,4 +149,4 @@ def test_a_second_of_1500_symbols(
         server.__exit__(None, None, None)
     result = gate.results[f"sink_{name}"]
     for who, microseconds in (("sink", result.measured), ("plain loop", result.reference)):
-        print(f"{name}: {who}: {1e6 / microseconds:,.0f} rows/s")  # noqa: T201
+        print(f"{name}: {who}: {1e6 / microseconds:,.0f} rows/s")
