@@ -20,10 +20,9 @@ from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_control import Stream, Subscriptions
 from obframe_plugins._binance_plan import Tuning
 from obframe_plugins._binance_wire import Reply, Shutdown, read_notice
-from obframe_plugins._venue import StreamLost, clip, describe_close, describe_failure, race
-from obframe_plugins._websocket import Closed, Options, Socket
+from obframe_plugins._venue import StreamLost, clip, race
+from obframe_plugins._websocket import Socket
 
-_CLOSE_TIMEOUT = 1.0
 _SAMPLES_LOGGED = 10
 
 
@@ -117,43 +116,13 @@ class Connection:
     # -- its life --------------------------------------------------------------------------------
 
     async def _run(self) -> StreamLost:
-        """Open, read, close; return why it ended. Raises nothing but cancellation."""
-        socket: Socket | None = None
-        try:
-            socket = await self._open()
-            self._quiet_since = self._loop.time()
-            await race(socket.wait(), self._control.run(socket), self._watch())
-        except StreamLost as lost:
-            self._control.blame(lost)
-            return lost
-        except Closed as error:
-            closed = describe_close(error, self._settings)
-            self._control.blame(closed)
-            return closed
-        except Exception as error:
-            logger.exception("a connection failed for a fault of ours")
-            why = f"{type(error).__name__}: {error}"
-            return StreamLost(GapReason.INTERNAL, why)
-        finally:
-            if socket is not None:
-                socket.mute()
-                # In the background: the loss is to be told now, not after the closing handshake.
-                self._context.finish(socket.close())
+        lost = await self._context.hold(self._settings.stream_url, self._receive, self._live)
+        self._control.blame(lost)
+        return lost
 
-    async def _open(self) -> Socket:
-        settings = self._settings
-        url = settings.stream_url
-        options = Options(
-            max_message_bytes=settings.max_message_bytes,
-            open_timeout=settings.open_timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            proxy=settings.proxy_for(url),
-            user_agent="obframe",
-        )
-        try:
-            return await self._context.open_socket(url, options, self._receive)
-        except Exception as error:
-            raise describe_failure(error, url, settings) from error
+    async def _live(self, socket: Socket) -> NoReturn:
+        self._quiet_since = self._loop.time()
+        await race(socket.wait(), self._control.run(socket), self._watch())
 
     # -- what comes in ---------------------------------------------------------------------------
 

@@ -19,10 +19,9 @@ from obframe import (
 from obframe_plugins._coinbase_context import Context, logger
 from obframe_plugins._coinbase_control import Book, Subscriptions
 from obframe_plugins._coinbase_wire import Complaint, Heartbeat, Subscribed, read_notice
-from obframe_plugins._venue import StreamLost, clip, describe_close, describe_failure, race
-from obframe_plugins._websocket import Closed, Options, Socket
+from obframe_plugins._venue import StreamLost, clip, race
+from obframe_plugins._websocket import Socket
 
-_CLOSE_TIMEOUT = 1.0
 _SAMPLES_LOGGED = 10
 
 
@@ -111,41 +110,15 @@ class Connection:
     # -- its life --------------------------------------------------------------------------------
 
     async def _run(self) -> StreamLost:
-        """Open, read, close; return why it ended. Raises nothing but cancellation."""
-        socket: Socket | None = None
         try:
-            socket = await self._open()
-            self._quiet_since = self._loop.time()
-            await race(socket.wait(), self._control.run(socket), self._watch())
-        except StreamLost as lost:
-            return lost
-        except Closed as error:
-            return describe_close(error, self._settings)
-        except Exception as error:
-            logger.exception("a connection failed for a fault of ours")
-            return StreamLost(GapReason.INTERNAL, f"{type(error).__name__}: {error}")
+            return await self._context.hold(self._settings.stream_url, self._receive, self._live)
         finally:
             ids = {product: book.highest_id for product, book in self.books.items()}
             self._context.last_ids.update(ids)
-            if socket is not None:
-                socket.mute()
-                # In the background: the loss is to be told now, not after the closing handshake.
-                self._context.finish(socket.close())
 
-    async def _open(self) -> Socket:
-        settings = self._settings
-        url = settings.stream_url
-        options = Options(
-            max_message_bytes=settings.max_message_bytes,
-            open_timeout=settings.open_timeout,
-            close_timeout=_CLOSE_TIMEOUT,
-            proxy=settings.proxy_for(url),
-            user_agent="obframe",
-        )
-        try:
-            return await self._context.open_socket(url, options, self._receive)
-        except Exception as error:
-            raise describe_failure(error, url, settings) from error
+    async def _live(self, socket: Socket) -> NoReturn:
+        self._quiet_since = self._loop.time()
+        await race(socket.wait(), self._control.run(socket), self._watch())
 
     # -- what comes in ---------------------------------------------------------------------------
 

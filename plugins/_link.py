@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from obframe import Emit, FeedStatus, GapReason, Instrument, StreamEvent
 from obframe_plugins._pacing import Backoff, RollingLimit
-from obframe_plugins._venue import LinkSettings, StreamLost
-from obframe_plugins._websocket import Open
+from obframe_plugins._venue import LinkSettings, StreamLost, describe_close, describe_failure
+from obframe_plugins._websocket import Closed, Open, Options, Socket, Take
 
 _KINDS_LOGGED = 100
 _WAIT_LOGGED = 1.0
+_CLOSE_TIMEOUT = 1.0
 
 
 class BackoffSettings(LinkSettings, Protocol):
@@ -75,7 +76,7 @@ class LinkContext:
     ) -> None:
         self.rng = rng
         self.emit = emit
-        self.open_socket = open_socket
+        self._open_socket = open_socket
         self._link_settings = settings
         self._link_counters = counters
         self._logger = logger
@@ -110,6 +111,49 @@ class LinkContext:
         """Wait until everything given to ``finish`` has ended."""
         while self._ending:
             await asyncio.wait(set(self._ending))
+
+    async def hold(
+        self, url: str, take: Take, live: Callable[[Socket], Coroutine[Any, Any, NoReturn]]
+    ) -> StreamLost:
+        """Open a connection and keep it to its end; return why that came.
+
+        Raises nothing but cancellation.
+
+        Args:
+            url: Where to.
+            take: Takes the messages.
+            live: What is done with the open connection, until it fails.
+        """
+        socket: Socket | None = None
+        try:
+            socket = await self._connect(url, take)
+            await live(socket)
+        except StreamLost as lost:
+            return lost
+        except Closed as error:
+            return describe_close(error, self._link_settings)
+        except Exception as error:
+            self._logger.exception("a connection failed for a fault of ours")
+            return StreamLost(GapReason.INTERNAL, f"{type(error).__name__}: {error}")
+        finally:
+            if socket is not None:
+                socket.mute()
+                # In the background: the loss is to be told now, not after the closing handshake.
+                self.finish(socket.close())
+
+    async def _connect(self, url: str, take: Take) -> Socket:
+        settings = self._link_settings
+        options = Options(
+            max_message_bytes=settings.max_message_bytes,
+            open_timeout=settings.open_timeout,
+            close_timeout=_CLOSE_TIMEOUT,
+            proxy=settings.proxy_for(url),
+            user_agent="obframe",
+        )
+        try:
+            return await self._open_socket(url, options, take)
+        except Exception as error:
+            raise describe_failure(error, url, settings) from error
 
     def new_backoff(self) -> Backoff:
         """Return delays that have seen no failure yet."""

@@ -49,6 +49,10 @@ class LinkSettings(Protocol):
         """Until the next try after the venue turned us away."""
         ...
 
+    def proxy_for(self, url: str) -> str | None:
+        """Return the proxy to reach ``url`` by."""
+        ...
+
 
 class StreamLost(FeedError):
     """A connection's end.
