@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from operator import attrgetter
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from obframe import Emit, FeedStatus, GapReason, Instrument, StreamEvent
 from obframe_plugins._pacing import Backoff, RollingLimit
-from obframe_plugins._venue import LinkSettings, StreamLost, describe_close, describe_failure
+from obframe_plugins._venue import (
+    LinkSettings,
+    StreamLost,
+    describe_close,
+    describe_failure,
+    supervise,
+)
 from obframe_plugins._websocket import Closed, Open, Options, Socket, Take
 
 _KINDS_LOGGED = 100
@@ -241,3 +248,102 @@ class Turns:
         self._context.hold_connections(lost.retry_after)
         if good_seconds >= self._stable_after:
             self.backoff.reset()
+
+
+class Share(Protocol):
+    """Instruments that are streamed over one connection after the other."""
+
+    @property
+    def instruments(self) -> Mapping[str, Instrument]:
+        """What is wanted, by name."""
+
+    def add(self, instruments: Collection[Instrument]) -> None:
+        """Want these too."""
+
+    def remove(self, symbols: Collection[str]) -> None:
+        """Want these no longer."""
+
+    async def run(self) -> None:
+        """Keep them streaming until cancelled."""
+
+    def fail(self, error: Exception) -> None:
+        """Say that ``run`` ended by a fault of ours; it is about to be called anew."""
+
+
+S = TypeVar("S", bound=Share)
+
+
+class Shares(Generic[S]):
+    """All that is wanted of a venue, spread over shares that each have room for so much.
+
+    Args:
+        context: The feed's run.
+        what: What a share is called in the log.
+        most: Instruments of a share.
+        make: Makes a share of some instruments.
+        name: What a share knows an instrument by.
+    """
+
+    def __init__(
+        self,
+        context: LinkContext,
+        what: str,
+        most: int,
+        make: Callable[[Collection[Instrument]], S],
+        name: Callable[[Instrument], str] = attrgetter("symbol"),
+    ) -> None:
+        self._context = context
+        self._what = what
+        self._most = most
+        self._make = make
+        self._name = name
+        self._tasks: dict[S, asyncio.Task[None]] = {}
+        self._places: dict[str, S] = {}
+
+    def __iter__(self) -> Iterator[S]:
+        return iter(self._tasks)
+
+    def find(self, symbol: str) -> S | None:
+        """Return the share that has a symbol."""
+        return self._places.get(symbol)
+
+    def add(self, instruments: Collection[Instrument]) -> None:
+        """Give the instruments to shares that have room, and make as many more as it takes."""
+        left = list(instruments)
+        for share in self._tasks:
+            room = self._most - len(share.instruments)
+            if room > 0 and left:
+                self._place(share, left[:room])
+                share.add(left[:room])
+                left = left[room:]
+        while left:
+            share = self._make(left[: self._most])
+            self._place(share, left[: self._most])
+            left = left[self._most :]
+            context = self._context
+            work = supervise(
+                self._what, share.run, context.new_backoff(), share.fail, logger=context._logger
+            )
+            self._tasks[share] = asyncio.create_task(work)
+
+    def _place(self, share: S, instruments: Collection[Instrument]) -> None:
+        self._places.update({self._name(item): share for item in instruments})
+
+    def remove(self, symbols: Collection[str]) -> None:
+        """Take the symbols out of their shares, and end those that have none left."""
+        for symbol in symbols:
+            share = self._places.pop(symbol, None)
+            if share is not None:
+                share.remove([symbol])
+                if not share.instruments:
+                    self._end(share)
+
+    def close(self) -> None:
+        """End all; the feed's run waits for it."""
+        for share in list(self._tasks):
+            self._end(share)
+
+    def _end(self, share: S) -> None:
+        task = self._tasks.pop(share)
+        task.cancel()
+        self._context.finish(task)

@@ -8,11 +8,11 @@ the libraries that carry connections. Nothing here keeps a book.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 
@@ -23,6 +23,7 @@ from obframe_plugins._binance_settings import BinanceSettings
 from obframe_plugins._binance_shard import Shard
 from obframe_plugins._binance_snapshots import Snapshots
 from obframe_plugins._binance_symbols import SymbolList
+from obframe_plugins._link import Shares
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._standing import Standing, SymbolWatch
 from obframe_plugins._venue import supervise
@@ -122,8 +123,12 @@ class _Run:
         )
         self.snapshots = Snapshots(context, self._rest, self._symbols.mark_unknown)
         self._rest.on_pause = self.snapshots.pause
-        self._shards: dict[Shard, asyncio.Task[None]] = {}
-        self._places: dict[str, Shard] = {}
+        self._shards = Shares(
+            context,
+            "a share of streams",
+            context.settings.streams_per_connection,
+            partial(Shard, context),
+        )
 
     async def serve(self) -> None:
         """Run until cancelled."""
@@ -133,14 +138,13 @@ class _Run:
     async def close(self) -> None:
         """End everything that runs, and wait for it."""
         self.snapshots.close()
-        for shard in list(self._shards):
-            self._end(shard)
+        self._shards.close()
         await self._context.drain()
 
     def subscribe(self, instruments: Collection[Instrument]) -> None:
         """Stream these too."""
         if instruments:
-            self._place(instruments)
+            self._shards.add(instruments)
             self._symbols.add(instruments)
 
     def unsubscribe(self, symbols: Collection[str]) -> None:
@@ -149,45 +153,10 @@ class _Run:
         self._context.halted.difference_update(symbols)
         self._displace(symbols)
 
-    def _place(self, instruments: Collection[Instrument]) -> None:
-        """Give the instruments to connections that have room, and open as many more as it takes."""
-        left = list(instruments)
-        most = self._context.settings.streams_per_connection
-        for shard in self._shards:
-            room = most - len(shard.instruments)
-            if room > 0 and left:
-                self._assign(shard, left[:room])
-                shard.add(left[:room])
-                left = left[room:]
-        while left:
-            shard = Shard(self._context, left[:most])
-            self._assign(shard, left[:most])
-            left = left[most:]
-            work = supervise(
-                "a share of streams",
-                shard.run,
-                self._context.new_backoff(),
-                shard.fail,
-                logger=logger,
-            )
-            self._shards[shard] = asyncio.create_task(work)
-
-    def _assign(self, shard: Shard, instruments: Collection[Instrument]) -> None:
-        self._places.update({item.symbol: shard for item in instruments})
-
     def _displace(self, symbols: Collection[str]) -> None:
         for symbol in symbols:
             self.snapshots.cancel(symbol)
-            shard = self._places.pop(symbol, None)
-            if shard is not None:
-                shard.remove([symbol])
-                if not shard.instruments:
-                    self._end(shard)
-
-    def _end(self, shard: Shard) -> None:
-        task = self._shards.pop(shard)
-        task.cancel()
-        self._context.finish(task)
+        self._shards.remove(symbols)
 
     def _moved(self, instrument: Instrument, old: Standing, new: Standing, detail: str) -> None:
         """Follow what the venue says of a symbol."""
@@ -199,13 +168,13 @@ class _Run:
                 logger.info("%s: trades again", symbol)
                 context.tell(StreamEvent.TRADING, [instrument])
             if old is Standing.UNKNOWN:
-                self._place([instrument])
+                self._shards.add([instrument])
         elif new is Standing.HALTED:
             logger.warning("%s: is not trading: %s", symbol, detail)
             context.halted.add(symbol)
             context.tell(StreamEvent.HALTED, [instrument], GapReason.HALTED, detail)
             if old is Standing.UNKNOWN:
-                self._place([instrument])
+                self._shards.add([instrument])
         elif new is Standing.UNKNOWN:
             logger.error("%s: is not recorded: %s", symbol, detail)
             reason = GapReason.UNKNOWN_SYMBOL

@@ -30,11 +30,11 @@ Source: https://docs.cdp.coinbase.com/coinbase-app/advanced-trade-apis/websocket
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aiohttp
 
@@ -43,6 +43,7 @@ from obframe_plugins._coinbase_context import Context, Counters, Limits, logger
 from obframe_plugins._coinbase_products import ProductList
 from obframe_plugins._coinbase_settings import CoinbaseSettings
 from obframe_plugins._coinbase_shard import Shard
+from obframe_plugins._link import Shares
 from obframe_plugins._pacing import RollingLimit
 from obframe_plugins._standing import Standing, SymbolWatch
 from obframe_plugins._venue import supervise
@@ -140,8 +141,12 @@ class _Run:
             self._moved,
             logger,
         )
-        self._shards: dict[Shard, asyncio.Task[None]] = {}
-        self._places: dict[str, Shard] = {}
+        self._shards = Shares(
+            context,
+            "a share of products",
+            context.settings.products_per_connection,
+            partial(Shard, context),
+        )
 
     async def serve(self) -> None:
         """Run until cancelled."""
@@ -150,59 +155,26 @@ class _Run:
 
     async def close(self) -> None:
         """End everything that runs, and wait for it."""
-        for shard in list(self._shards):
-            self._end(shard)
+        self._shards.close()
         await self._context.drain()
 
     def subscribe(self, instruments: Collection[Instrument]) -> None:
         """Stream these too."""
         if instruments:
-            self._place(instruments)
+            self._shards.add(instruments)
             self._symbols.add(instruments)
 
     def unsubscribe(self, products: Collection[str]) -> None:
         """Stream these no longer."""
         self._symbols.remove(products)
         self._context.halted.difference_update(products)
-        self._displace(products)
+        self._shards.remove(products)
 
     def request(self, product: str) -> None:
         """Have a whole book sent again."""
-        shard = self._places.get(product)
+        shard = self._shards.find(product)
         if shard is not None:
             shard.request(product)
-
-    def _place(self, instruments: Collection[Instrument]) -> None:
-        """Give the products to connections that have room, and open as many more as it takes."""
-        left = list(instruments)
-        most = self._context.settings.products_per_connection
-        for shard in self._shards:
-            room = most - len(shard.instruments)
-            if room > 0 and left:
-                self._places.update({item.symbol: shard for item in left[:room]})
-                shard.add(left[:room])
-                left = left[room:]
-        while left:
-            shard = Shard(self._context, left[:most])
-            self._places.update({item.symbol: shard for item in left[:most]})
-            left = left[most:]
-            backoff = self._context.new_backoff()
-            name = "a share of products"
-            work = supervise(name, shard.run, backoff, shard.fail, logger=logger)
-            self._shards[shard] = asyncio.create_task(work)
-
-    def _displace(self, products: Collection[str]) -> None:
-        for product in products:
-            shard = self._places.pop(product, None)
-            if shard is not None:
-                shard.remove([product])
-                if not shard.instruments:
-                    self._end(shard)
-
-    def _end(self, shard: Shard) -> None:
-        task = self._shards.pop(shard)
-        task.cancel()
-        self._context.finish(task)
 
     def _moved(self, instrument: Instrument, old: Standing, new: Standing, detail: str) -> None:
         """Follow what the venue says of a product."""
@@ -210,7 +182,7 @@ class _Run:
         context = self._context
         context.halted.discard(product)
         if old is Standing.UNKNOWN and new is not Standing.UNKNOWN:
-            self._place([instrument])
+            self._shards.add([instrument])
         if new is Standing.TRADING:
             if old is not Standing.UNCHECKED:
                 logger.info("%s: trades again", product)
@@ -223,7 +195,7 @@ class _Run:
             logger.error("%s: is not recorded: %s", product, detail)
             reason = GapReason.UNKNOWN_SYMBOL
             context.tell(StreamEvent.HALTED, [instrument], reason, detail)
-            self._displace([product])
+            self._shards.remove([product])
             context.tell(StreamEvent.DISCONNECTED, [instrument], reason, detail)
 
 

@@ -12,14 +12,16 @@ import dataclasses
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
+from operator import attrgetter
 
 from obframe import Emit, Feed, GapReason, Instrument, Provider, StreamEvent, hookimpl
 from obframe_plugins._kraken_context import CLOSED_STATUSES, Context, Counters, logger
 from obframe_plugins._kraken_settings import KrakenSettings
 from obframe_plugins._kraken_stream import Connection
-from obframe_plugins._link import Turns
+from obframe_plugins._link import Shares, Turns
 from obframe_plugins._pacing import RollingLimit
-from obframe_plugins._venue import StreamLost, supervise
+from obframe_plugins._venue import StreamLost
 from obframe_plugins._websocket import choose
 
 __all__ = ["KrakenFeed", "KrakenSettings", "obframe_feeds"]
@@ -108,15 +110,6 @@ class _Link:
         self._run = run
         self._context = context
         self._turns = Turns(context, context.settings, logger)
-        self.task = asyncio.create_task(
-            supervise(
-                "a share of streams",
-                self._keep,
-                context.new_backoff(),
-                self._fail,
-                logger=logger,
-            )
-        )
 
     def add(self, instruments: Collection[Instrument]) -> None:
         """Want these too."""
@@ -132,7 +125,8 @@ class _Link:
         if self.connection is not None:
             self.connection.remove(symbols)
 
-    async def _keep(self) -> None:
+    async def run(self) -> None:
+        """Keep the instruments streaming until cancelled."""
         while True:
             await self._turns.wait(self.instruments.values())
             connection = self.connection = Connection(
@@ -148,7 +142,8 @@ class _Link:
             self._turns.end(lost, connection.good_seconds)
             self._tell_lost(lost)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
+        """Say that ``run`` ended by a fault of ours; it is about to be called anew."""
         why = f"{type(error).__name__}: {error}"
         self._turns.lost = StreamLost(GapReason.INTERNAL, why)
         self._tell_lost(self._turns.lost)
@@ -163,70 +158,49 @@ class _Run:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._links: list[_Link] = []
-        self._places: dict[str, _Link] = {}
-        self._standings: dict[str, tuple[GapReason, str]] = {}
+        self._links = Shares(
+            context,
+            "a share of streams",
+            context.settings.symbols_per_connection,
+            partial(_Link, self, context),
+            attrgetter("native"),
+        )
+        self._standings: dict[Instrument, tuple[GapReason, str]] = {}
 
     def subscribe(self, instruments: Collection[Instrument]) -> None:
         """Stream these too."""
-        left = list(instruments)
-        most = self._context.settings.symbols_per_connection
-        self._standings.update({item.native: _UNCHECKED for item in left})
-        for link in self._links:
-            room = most - len(link.instruments)
-            if room > 0 and left:
-                self._place(link, left[:room])
-                link.add(left[:room])
-                left = left[room:]
-        while left:
-            link = _Link(self, self._context, left[:most])
-            self._links.append(link)
-            self._place(link, left[:most])
-            left = left[most:]
+        self._standings.update(dict.fromkeys(instruments, _UNCHECKED))
+        self._links.add(instruments)
         if self._context.pairs:
             self.moved()
-
-    def _place(self, link: _Link, instruments: Collection[Instrument]) -> None:
-        self._places.update({item.native: link for item in instruments})
 
     def unsubscribe(self, instruments: Collection[Instrument]) -> None:
         """Stream these no longer."""
         for instrument in instruments:
-            symbol = instrument.native
-            self._standings.pop(symbol, None)
-            link = self._places.pop(symbol, None)
-            if link is not None:
-                link.remove([symbol])
-                if not link.instruments:
-                    self._end(link)
+            self._standings.pop(instrument, None)
+        self._links.remove([item.native for item in instruments])
 
     def renew(self, symbol: str) -> None:
         """Have a symbol subscribed anew."""
-        link = self._places.get(symbol)
+        link = self._links.find(symbol)
         if link is not None and link.connection is not None:
             link.connection.renew(symbol)
 
     def moved(self) -> None:
         """Follow what the venue says of its pairs and of itself."""
-        for symbol, before in list(self._standings.items()):
-            now = self._standing(symbol)
+        for instrument, before in list(self._standings.items()):
+            now = self._standing(instrument.native)
             if now != before:
-                self._standings[symbol] = now
-                self._tell_standing(self._places[symbol].instruments[symbol], before, now)
+                self._standings[instrument] = now
+                self._tell_standing(instrument, before, now)
         for link in self._links:
             if link.connection is not None:
                 link.connection.follow_pairs()
 
     async def close(self) -> None:
         """End everything that runs, and wait for it."""
-        for link in list(self._links):
-            self._end(link)
+        self._links.close()
         await self._context.drain()
-
-    def _end(self, link: _Link) -> None:
-        self._links.remove(link)
-        link.task.cancel()
-        self._context.finish(link.task)
 
     def _standing(self, symbol: str) -> tuple[GapReason, str]:
         pairs, engine = self._context.pairs, self._context.engine
