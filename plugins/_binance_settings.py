@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from obframe import SNAPSHOT_DEPTH
-from obframe_plugins._venue import check_transport, check_url, find_proxy
+from obframe_plugins._venue_settings import check_common, find_proxy, setting
 
 MOST_STREAMS = 1024
 """Streams that Binance allows on one connection."""
@@ -52,10 +50,6 @@ _MARKETS = {
 _SAFE_SHARE = 0.8
 
 
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
 @dataclass(frozen=True, slots=True)
 class BinanceSettings:
     """How to reach Binance and how long to wait for what. Times are in seconds.
@@ -64,61 +58,48 @@ class BinanceSettings:
         ValueError: A value is out of its range; the message names all such values.
     """
 
-    market: Literal["spot", "usdm", "coinm"] = _setting("spot", "which market's books to record")
-    rest_url: str = _setting("", "base URL of the REST interface; empty for the public host")
-    ws_url: str = _setting("", "base URL of the streams; empty for the public host")
-    proxy: str = _setting(
+    market: Literal["spot", "usdm", "coinm"] = setting("spot", "which market's books to record")
+    rest_url: str = setting("", "base URL of the REST interface; empty for the public host")
+    ws_url: str = setting("", "base URL of the streams; empty for the public host")
+    proxy: str = setting(
         "", "http:// proxy for both; empty for the environment's, 'none' to use no proxy"
     )
-    transport: Literal["auto", "websockets", "picows"] = _setting(
+    transport: Literal["auto", "websockets", "picows"] = setting(
         "auto", "library that reads the streams; auto: picows when it is installed"
     )
-    snapshot_limit: int = _setting(0, "levels a side of a REST snapshot; 0 for 1000")
-    streams_per_connection: int = _setting(300, "most symbols on one connection, up to 1024")
-    max_message_bytes: int = _setting(8_388_608, "longest message to accept")
-    open_timeout: float = _setting(10.0, "for a connection to open")
-    ack_timeout: float = _setting(10.0, "for a subscription to be acknowledged")
-    control_interval: float = _setting(0.3, "between two control messages on a connection")
-    stale_after: float = _setting(5.0, "without data until a connection's books count as stale")
-    idle_timeout: float = _setting(30.0, "without data until a connection is opened anew")
-    first_data_timeout: float = _setting(60.0, "without any data until a symbol is asked for again")
-    backoff_max: float = _setting(60.0, "upper bound of the delay between two attempts")
-    stable_after: float = _setting(60.0, "of good data until earlier failures are forgotten")
-    connection_lifetime: float = _setting(
+    snapshot_limit: int = setting(0, "levels a side of a REST snapshot; 0 for 1000")
+    streams_per_connection: int = setting(300, "most symbols on one connection, up to 1024")
+    max_message_bytes: int = setting(8_388_608, "longest message to accept")
+    open_timeout: float = setting(10.0, "for a connection to open")
+    ack_timeout: float = setting(10.0, "for a subscription to be acknowledged")
+    control_interval: float = setting(0.3, "between two control messages on a connection")
+    stale_after: float = setting(5.0, "without data until a connection's books count as stale")
+    idle_timeout: float = setting(30.0, "without data until a connection is opened anew")
+    first_data_timeout: float = setting(60.0, "without any data until a symbol is asked for again")
+    backoff_max: float = setting(60.0, "upper bound of the delay between two attempts")
+    stable_after: float = setting(60.0, "of good data until earlier failures are forgotten")
+    connection_lifetime: float = setting(
         82_800.0, "until a connection is handed over to a new one (the venue ends it after 24 h)"
     )
-    handover_timeout: float = _setting(30.0, "for a hand-over to complete")
-    request_timeout: float = _setting(10.0, "for a REST request to be answered")
-    rest_concurrency: int = _setting(5, "most REST requests at once")
-    rest_weight_per_minute: int = _setting(
+    handover_timeout: float = setting(30.0, "for a hand-over to complete")
+    request_timeout: float = setting(10.0, "for a REST request to be answered")
+    rest_concurrency: int = setting(5, "most REST requests at once")
+    rest_weight_per_minute: int = setting(
         0, "request weight to use a minute; 0 for four fifths of what the market allows"
     )
-    blocked_retry: float = _setting(300.0, "until the next try after the venue turned us away")
-    status_poll: float = _setting(300.0, "between two looks at which symbols trade")
-    halted_poll: float = _setting(60.0, "the same while a symbol is halted or unknown")
+    blocked_retry: float = setting(300.0, "until the next try after the venue turned us away")
+    status_poll: float = setting(300.0, "between two looks at which symbols trade")
+    halted_poll: float = setting(60.0, "the same while a symbol is halted or unknown")
 
     def __post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
+        if problems := self._problems():
             raise ValueError("; ".join(problems))
 
     def _problems(self) -> list[str]:
         if self.market not in _MARKETS:
             known = ", ".join(_MARKETS)
             return [f"market is {self.market!r}; use one of {known}"]
-        found = [
-            f"{name} is {getattr(self, name)!r}; {mend}"
-            for name, schemes in (("rest_url", ("http", "https")), ("ws_url", ("ws", "wss")))
-            if (mend := check_url(getattr(self, name), schemes))
-        ]
-        if self.proxy not in ("", "none") and (mend := check_url(self.proxy, ("http",))):
-            found.append(f"proxy is {self.proxy!r}; {mend}, or 'none'")
-        if mend := check_transport(self.transport):
-            found.append(mend)
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if isinstance(item.default, float) and not (0 < value < math.inf):
-                found.append(f"{item.name} is {value!r}; use a number of seconds above 0")
+        found = check_common(self)
         if self.market == "spot":
             if self.snapshot_limit and not SNAPSHOT_DEPTH <= self.snapshot_limit <= 5000:
                 found.append(f"snapshot_limit is {self.snapshot_limit}; use 20 to 5000, or 0")
@@ -127,15 +108,8 @@ class BinanceSettings:
             found.append(f"snapshot_limit is {self.snapshot_limit}; futures take {sizes}, or 0")
         if not 1 <= self.streams_per_connection <= MOST_STREAMS:
             found.append(f"streams_per_connection is {self.streams_per_connection}; use 1 to 1024")
-        if self.max_message_bytes < 1024:
-            found.append(f"max_message_bytes is {self.max_message_bytes}; use 1024 or more")
         if not 1 <= self.rest_concurrency <= 100:
             found.append(f"rest_concurrency is {self.rest_concurrency}; use 1 to 100")
-        if self.stale_after > self.idle_timeout:
-            found.append(
-                f"stale_after is {self.stale_after:g}, above idle_timeout {self.idle_timeout:g}; "
-                "make it the smaller one"
-            )
         if not found and self.rest_weight_per_minute:
             least = max(self.snapshot_weight, self.info_weight)
             # What another host than the public one allows, its owner knows.

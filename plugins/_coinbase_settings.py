@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from obframe_plugins._venue import check_transport, check_url, find_proxy
+from obframe_plugins._venue_settings import check_common, find_proxy, setting
 
 MOST_PRODUCTS = 100
 """Products on one connection that can be asked for; the venue bears some 16 to 30 of them."""
-
-
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,64 +19,44 @@ class CoinbaseSettings:
         ValueError: A value is out of its range; the message names all such values.
     """
 
-    rest_url: str = _setting("", "base URL of the REST interface; empty for the public host")
-    ws_url: str = _setting("", "URL of the streams; empty for the public host")
-    proxy: str = _setting(
+    rest_url: str = setting("", "base URL of the REST interface; empty for the public host")
+    ws_url: str = setting("", "URL of the streams; empty for the public host")
+    proxy: str = setting(
         "", "http:// proxy for both; empty for the environment's, 'none' to use no proxy"
     )
-    transport: Literal["auto", "websockets", "picows"] = _setting(
+    transport: Literal["auto", "websockets", "picows"] = setting(
         "auto", "library that reads the streams; auto: picows when it is installed"
     )
-    products_per_connection: int = _setting(
+    products_per_connection: int = setting(
         10, "most products on one connection; a message lost on it costs all of them"
     )
-    max_message_bytes: int = _setting(
+    max_message_bytes: int = setting(
         67_108_864, "longest message to accept; a whole book takes 5 MB and more"
     )
-    open_timeout: float = _setting(10.0, "for a connection to open")
-    ack_timeout: float = _setting(10.0, "for a subscription to be acknowledged")
-    snapshot_timeout: float = _setting(
+    open_timeout: float = setting(10.0, "for a connection to open")
+    ack_timeout: float = setting(10.0, "for a subscription to be acknowledged")
+    snapshot_timeout: float = setting(
         30.0, "for a product's whole book to come until it is asked for again"
     )
-    stale_after: float = _setting(10.0, "without data until a connection's books count as stale")
-    idle_timeout: float = _setting(60.0, "without data until a connection is opened anew")
-    backoff_max: float = _setting(60.0, "upper bound of the delay between two attempts")
-    stable_after: float = _setting(60.0, "of good data until earlier failures are forgotten")
-    request_timeout: float = _setting(10.0, "for a REST request to be answered")
-    blocked_retry: float = _setting(300.0, "until the next try after the venue turned us away")
-    status_poll: float = _setting(300.0, "between two looks at which products trade")
-    halted_poll: float = _setting(60.0, "the same while a product is halted or unknown")
+    stale_after: float = setting(10.0, "without data until a connection's books count as stale")
+    idle_timeout: float = setting(60.0, "without data until a connection is opened anew")
+    backoff_max: float = setting(60.0, "upper bound of the delay between two attempts")
+    stable_after: float = setting(60.0, "of good data until earlier failures are forgotten")
+    request_timeout: float = setting(10.0, "for a REST request to be answered")
+    blocked_retry: float = setting(300.0, "until the next try after the venue turned us away")
+    status_poll: float = setting(300.0, "between two looks at which products trade")
+    halted_poll: float = setting(60.0, "the same while a product is halted or unknown")
 
     def __post_init__(self) -> None:
-        problems = list(self._problems())
-        if problems:
+        if problems := self._problems():
             raise ValueError("; ".join(problems))
 
     def _problems(self) -> list[str]:
-        found = [
-            f"{name} is {getattr(self, name)!r}; {mend}"
-            for name, schemes in (("rest_url", ("http", "https")), ("ws_url", ("ws", "wss")))
-            if (mend := check_url(getattr(self, name), schemes))
-        ]
-        if self.proxy not in ("", "none") and (mend := check_url(self.proxy, ("http",))):
-            found.append(f"proxy is {self.proxy!r}; {mend}, or 'none'")
-        if mend := check_transport(self.transport):
-            found.append(mend)
-        for item in dataclasses.fields(self):
-            value = getattr(self, item.name)
-            if isinstance(item.default, float) and not (0 < value < math.inf):
-                found.append(f"{item.name} is {value!r}; use a number of seconds above 0")
+        found = check_common(self)
         if not 1 <= self.products_per_connection <= MOST_PRODUCTS:
             found.append(
                 f"products_per_connection is {self.products_per_connection}; "
                 f"use 1 to {MOST_PRODUCTS}"
-            )
-        if self.max_message_bytes < 1024:
-            found.append(f"max_message_bytes is {self.max_message_bytes}; use 1024 or more")
-        if self.stale_after > self.idle_timeout:
-            found.append(
-                f"stale_after is {self.stale_after:g}, above idle_timeout {self.idle_timeout:g}; "
-                "make it the smaller one"
             )
         return found
 

@@ -1,26 +1,21 @@
-"""What feeds of ours share around their connections: why one ends, proxies, parts that fail."""
+"""What feeds of ours share around their connections: why one ends, and parts that fail."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import socket
 import ssl
-import urllib.request
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from obframe import FeedError, GapReason
 from obframe_plugins._pacing import Backoff
 from obframe_plugins._websocket import (
-    LIBRARIES,
     Closed,
     HandshakeFailed,
     HandshakeRefused,
     ProxyFailed,
-    is_installed,
 )
 
 _LONGEST_BAN = 3 * 24 * 3600.0
@@ -137,62 +132,6 @@ def describe_failure(error: Exception, url: str, settings: LinkSettings) -> Stre
     else:
         why = f"{url} cannot be opened: {type(error).__name__}: {what}"
     return StreamLost(GapReason.DISCONNECTED, why, retry)
-
-
-def check_url(url: str, schemes: tuple[str, ...]) -> str:
-    """Return what is wrong with a URL of the settings; nothing when it is good or empty."""
-    if not url:
-        return ""
-    wanted = " or ".join(f"{scheme}://host" for scheme in schemes)
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
-        return f"use {wanted}"
-    return f"use {wanted} without '?' or '#'" if parts.query or parts.fragment else ""
-
-
-def check_transport(name: str) -> str:
-    """Return what is wrong with the setting ``transport``, or nothing."""
-    if name not in ("auto", *LIBRARIES):
-        return f"transport is {name!r}; use auto, {' or '.join(LIBRARIES)}"
-    if name != "auto" and not is_installed(name):
-        return (
-            f"transport is {name!r}, which is not installed; "
-            "pip install 'obframe[fast]', or use 'auto'"
-        )
-    return ""
-
-
-def find_proxy(wanted: str, url: str) -> str | None:
-    """Return the proxy to reach a URL by. This machine is always reached directly.
-
-    Args:
-        wanted: A proxy's URL, ``none``, or nothing for what the environment says.
-        url: Where to.
-    """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if wanted == "none" or _is_loopback(host):
-        return None
-    if wanted:
-        return wanted
-    if urllib.request.proxy_bypass(host):
-        return None
-    secure = parts.scheme in ("https", "wss")
-    proxies = urllib.request.getproxies()
-    return proxies.get("https" if secure else "http") or proxies.get("all")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def supervise(

@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.server import serve
 
 from obframe import GapReason, StreamEvent
-from obframe_plugins import _venue, _websocket
+from obframe_plugins import _venue_settings, _websocket
 from obframe_plugins.binance import BinanceSettings
 
 SUBSCRIBED, DISCONNECTED = StreamEvent.SUBSCRIBED, StreamEvent.DISCONNECTED
@@ -184,7 +184,7 @@ async def test_certificates_are_checked(
 def test_a_library_that_is_not_installed_is_named_with_the_mend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_venue, "is_installed", lambda name: name == "websockets")
+    monkeypatch.setattr(_venue_settings, "is_installed", lambda name: name == "websockets")
     with pytest.raises(ValueError, match=r"'picows', which is not installed.*obframe\[fast\]"):
         BinanceSettings(transport="picows")
     monkeypatch.setattr(_websocket, "is_installed", lambda name: name == "websockets")
