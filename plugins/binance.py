@@ -31,6 +31,8 @@ from obframe_plugins._websocket import choose
 
 __all__ = ["BinanceFeed", "BinanceSettings", "obframe_feeds"]
 
+OBFRAME_API = 1
+
 MOST_CONNECTIONS = 300
 """New connections that Binance allows an address in five minutes."""
 

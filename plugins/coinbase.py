@@ -51,6 +51,8 @@ from obframe_plugins._websocket import choose
 
 __all__ = ["CoinbaseFeed", "CoinbaseSettings", "obframe_feeds"]
 
+OBFRAME_API = 1
+
 MOST_A_SECOND = 8
 """New connections, and unauthenticated messages, that Coinbase allows an address in a second."""
 

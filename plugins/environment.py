@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from obframe import ConfigError, Instrument, Problem, Provider, SymbolSource, hookimpl
 from obframe_plugins._symbol_lists import collect
 
+OBFRAME_API = 1
+
 _KEY = "environment.variable"
 
 

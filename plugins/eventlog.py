@@ -10,6 +10,8 @@ from typing import Any, TextIO
 
 from obframe import Gap, Instrument, RunInfo, hookimpl
 
+OBFRAME_API = 1
+
 
 @dataclass(frozen=True, slots=True)
 class EventLogSettings:

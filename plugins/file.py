@@ -15,6 +15,8 @@ from obframe import ConfigError, Duration, Instrument, Problem, Provider, Symbol
 from obframe_plugins._symbol_file import MOST_BYTES, parse_file
 from obframe_plugins._symbol_lists import Sleep, follow
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe.file")
 
 _KEY = "file.path"

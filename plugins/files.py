@@ -19,6 +19,8 @@ from obframe_plugins._row_files import RowFiles
 from obframe_plugins._row_lines import CSV, JSONL, LineFormat
 from obframe_plugins._row_paths import PathTemplate, Rotation, check_template
 
+OBFRAME_API = 1
+
 
 @dataclass(frozen=True, slots=True)
 class FileSettings:

@@ -24,6 +24,8 @@ from obframe_plugins._brokers import (
 )
 from obframe_plugins._kafka_sink import KafkaSink
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe_plugins.kafka")
 
 _FOUR_SECONDS = Duration(4)

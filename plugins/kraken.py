@@ -26,6 +26,8 @@ from obframe_plugins._websocket import choose
 
 __all__ = ["KrakenFeed", "KrakenSettings", "obframe_feeds"]
 
+OBFRAME_API = 1
+
 MOST_CONNECTIONS = 120
 """New connections in ten minutes: the venue turns away an address after about 150."""
 

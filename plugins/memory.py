@@ -12,6 +12,8 @@ from typing import TypeVar
 from obframe import Gap, Mark, Provider, Record, Storage, StorageError, check_symbol, hookimpl
 from obframe_plugins._checks import check_records, check_runs
 
+OBFRAME_API = 1
+
 _Run = TypeVar("_Run", Gap, Mark)
 
 

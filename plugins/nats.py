@@ -25,6 +25,8 @@ from obframe_plugins._brokers import (
 from obframe_plugins._nats_link import Access, StreamPlan
 from obframe_plugins._nats_sink import NatsSink
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe_plugins.nats")
 
 _SCHEMES = ("nats", "tls", "ws", "wss")

@@ -23,6 +23,8 @@ from obframe_plugins._brokers import (
 )
 from obframe_plugins._redis_sink import Limits, RedisSink
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe_plugins.redis")
 
 _SCHEMES = ("redis", "rediss", "unix")

@@ -16,6 +16,8 @@ from obframe_plugins._foreign import open_rows_reader
 from obframe_plugins._maintenance import RocksMaintenance
 from obframe_plugins._writing import RocksSettings, RocksStorage
 
+OBFRAME_API = 1
+
 
 @contextlib.asynccontextmanager
 async def open_storage(settings: RocksSettings) -> AsyncIterator[Storage]:

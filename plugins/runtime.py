@@ -21,6 +21,8 @@ from obframe_plugins._symbol_set import SymbolSet
 
 __all__ = ["RuntimeSettings", "RuntimeSymbols", "SymbolSet", "obframe_symbol_sources"]
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe.runtime")
 
 

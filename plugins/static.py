@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 
 from obframe import Instrument, Provider, SymbolError, SymbolSource, hookimpl
 
+OBFRAME_API = 1
+
 
 @dataclass(frozen=True, slots=True)
 class StaticSettings:

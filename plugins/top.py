@@ -32,6 +32,8 @@ __all__ = [
     "obframe_symbol_sources",
 ]
 
+OBFRAME_API = 1
+
 logger = logging.getLogger("obframe.top")
 
 _FIRST_RETRY = 2.0

@@ -1,4 +1,4 @@
-"""Every part of ours names the contract that tests it, so that ``plugins check`` can run it."""
+"""Every part of ours names the contract that tests it, and every plugin the API it is made for."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any, TypeAlias
 import pytest
 
 from obframe.protocols import Provider
-from obframe.registry import installed_plugins, load
+from obframe.registry import Registry, installed_plugins, load
 from obframe.testing.judging import find_contract
-from obframe.vetting import KINDS, Kind
+from obframe.vetting import API, KINDS, Kind
 
 CommandLine: TypeAlias = Any
 
 
-def parts() -> list[Any]:
-    ours = [
+def ours() -> Registry:
+    names = [
         name
         for name, entries in installed_plugins().items()
         if all(entry.value.startswith("obframe_plugins.") for entry in entries)
     ]
-    registry = load(ours, kinds=[])
+    return load(names, kinds=[])
+
+
+def parts() -> list[Any]:
+    registry = ours()
     return [
         pytest.param(kind, provider, id=f"{kind.name} {provider.name}".replace(" ", "-"))
         for kind in KINDS
@@ -32,6 +36,12 @@ def parts() -> list[Any]:
 def test_the_part_names_its_contract(kind: Kind, provider: Provider[Any]) -> None:
     assert provider.contract, f"Provider({provider.name!r}, ..., contract=...) is missing"
     find_contract(provider.contract, kind.name)
+
+
+def test_every_plugin_says_which_api_it_is_made_for() -> None:
+    said = {plugin.name: plugin.api for plugin in ours().plugins}
+    assert "rocksdb" in said
+    assert set(said.values()) == {API}, said
 
 
 def test_check_runs_the_contract_of_a_part_of_ours(command_line: CommandLine) -> None:
