@@ -82,7 +82,11 @@ class FileSymbols:
             # In a thread: the disk may take its time, and the event loop must not wait for it.
             text = await asyncio.to_thread(self._path.read_text, encoding="utf-8")
             return read_symbols(text)
-        except (OSError, ValueError) as error:  # what is not UTF-8 or no symbol is a ValueError
+        except OSError as error:
+            why = f"{self._path} cannot be read: {error.strerror}"
+            mend = "write a symbol on each line of it, or name another file by"
+            raise ObframeError(f"{why}; {mend} myplugin.path") from error
+        except ValueError as error:  # it is not UTF-8, or a line is no symbol
             raise ObframeError(f"myplugin: {self._path}: {error}") from error
 
 

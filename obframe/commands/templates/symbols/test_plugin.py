@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from obframe import Instrument, SymbolError
+from obframe import Instrument, ObframeError, SymbolError
 
 from obframe_myplugin.contract import FileContract
-from obframe_myplugin.plugin import SymbolsSettings, read_symbols
+from obframe_myplugin.plugin import FileSymbols, SymbolsSettings, read_symbols
 
 
 class TestContract(FileContract):
@@ -42,6 +43,12 @@ def test_blank_lines_and_remarks_name_no_symbol() -> None:
 def test_a_file_without_symbols_is_refused() -> None:
     with pytest.raises(ValueError, match="names no symbol"):
         read_symbols("# nothing yet\n")
+
+
+async def test_a_missing_file_is_named_with_the_mend(tmp_path: Path) -> None:
+    source = FileSymbols(tmp_path / "missing.txt", 1.0)
+    with pytest.raises(ObframeError, match=r"cannot be read: .* myplugin\.path"):
+        await anext(source.watch())
 
 
 def test_what_is_no_symbol_is_named() -> None:
