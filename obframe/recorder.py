@@ -70,6 +70,7 @@ class RunSummary:
         book_latency_p99: Seconds from the receipt of an update to the updated book, likewise.
         drained: Whether everything sampled was stored before the end.
         abandoned: Sinks that had not ended when their time at the end was over.
+        unknown: Symbols that no venue knew at the end, with what was said of each.
         counters: What happened, by part and name, such as ``feed.reconnects``.
     """
 
@@ -83,6 +84,16 @@ class RunSummary:
     counters: Mapping[str, int]
     abandoned: tuple[str, ...] = ()
     tick_lag_p50: float = 0.0
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_vain(self) -> bool:
+        """Whether nothing was stored because no venue knows any of the symbols."""
+        return (
+            not self.rows
+            and bool(self.gap_seconds.get(GapReason.UNKNOWN_SYMBOL))
+            and len(self.unknown) == sum(self.states.values())
+        )
 
 
 @dataclass(slots=True)
@@ -506,6 +517,11 @@ class Recorder:
             drained=drained,
             counters=dict(sorted(counters.items())),
             abandoned=tuple(self._telling.abandoned),
+            unknown={
+                sync.instrument.symbol: sync.detail
+                for sync in self.books.synchronizers
+                if sync.state is BookState.HALTED and sync.cause is GapReason.UNKNOWN_SYMBOL
+            },
         )
 
 

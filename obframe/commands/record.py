@@ -20,7 +20,8 @@ import msgspec
 
 from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
-from obframe.errors import StoreUnavailable
+from obframe.errors import ObframeError, StoreUnavailable
+from obframe.feeds import name_some
 from obframe.recorder import Recorder, RunSummary
 from obframe.sinks import SinkPart
 from obframe.types import GapReason
@@ -28,6 +29,7 @@ from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
 
 logger = logging.getLogger("obframe.run")
 
+_VAIN = 1
 _NOT_DRAINED = 3
 _SWITCH_INTERVAL = 0.0005
 """Seconds, a tenth of Python's own."""
@@ -69,8 +71,8 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
     """Record until told to stop, then say what was stored.
 
     Raises:
-        ObframeError: Plugins, settings or storage are not as they should be, or rows were left
-            over that the storage did not take.
+        ObframeError: Plugins, settings or storage are not as they should be, rows were left over
+            that the storage did not take, or nothing was recorded as no venue knows the symbols.
     """
     set_up_logging(log_level)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
@@ -83,18 +85,31 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
         note(describe(summary))
     else:
         say(msgspec.json.encode(summary).decode())
-    failure = "rows could not be stored before the end; the log tells how many"
+    code, failure = _find_failure(summary)
     if summary.abandoned:
         # Threads of theirs may never end, and the interpreter would wait for them.
         note("ended without " + ", ".join(summary.abandoned))
-        if not summary.drained:
-            note(failure)
+        if failure is not None:
+            note(str(failure))
         logging.shutdown()
         flush()
-        os._exit(0 if summary.drained else _NOT_DRAINED)
-    if not summary.drained:
-        raise StoreUnavailable(failure)
+        os._exit(code)
+    if failure is not None:
+        raise failure
     return 0
+
+
+def _find_failure(summary: RunSummary) -> tuple[int, ObframeError | None]:
+    """Return the exit code of a run, and what went wrong."""
+    if not summary.drained:
+        why = "rows could not be stored before the end; the log tells how many"
+        return _NOT_DRAINED, StoreUnavailable(why)
+    if summary.is_vain:
+        symbol, detail = next(iter(summary.unknown.items()))
+        why = f"nothing was recorded: no venue knows {name_some(list(summary.unknown))}"
+        mend = "check how the symbols are written, and which venue they are of"
+        return _VAIN, ObframeError(f"{why} ({symbol}: {detail}); {mend}")
+    return 0, None
 
 
 def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:

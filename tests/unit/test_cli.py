@@ -608,6 +608,27 @@ def test_row_59_a_symbol_that_does_not_exist_is_named_and_the_others_run(
     assert gap["reason"] == "unknown_symbol"
 
 
+def test_row_59_a_run_of_which_no_symbol_exists_ends_as_a_failure(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with command_line.venue("--symbols", "AAA") as urls:
+        arguments = ("run", "--symbols", "aaa,NOPE", "--format", "json", *urls)
+        result = command_line.run(*arguments, "--duration", "3")
+        other = ("--set", "rocksdb.path=other")
+        with command_line.start(*arguments, *other) as process:
+            gaps = ("gaps", "NOPE", *other)
+            eventually(lambda: "unknown_symbol" in command_line.run(*gaps).stdout, "a gap")
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 1, "likewise when it is told to stop"
+    text = failure(result, 1)
+    (told,) = [line for line in text.splitlines() if line.startswith("obframe: ")]
+    assert told.startswith("obframe: nothing was recorded: no venue knows NOPE, aaa (NOPE: ")
+    assert "check how the symbols are written" in told
+    assert "did you mean AAA?" in text
+    summary = json.loads(result.stdout)
+    assert (summary["rows"], set(summary["unknown"])) == (0, {"aaa", "NOPE"})
+
+
 def test_python_m_obframe_and_the_script_are_the_same(command_line: CommandLine) -> None:
     script = Path(sys.executable).with_name("obframe")
     result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)

@@ -787,6 +787,45 @@ async def test_a_clock_that_leaps_ahead_does_not_make_all_rows_old_at_once(
         await until(lambda: min(desk.rows("BTCUSDT"), default=0) > -50)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "known", "vain"),
+    [
+        (2, {}, True),
+        (0, {}, False),  # stopped before any second was lost to it
+        (2, {"LATEUSDT": StreamEvent.CONNECTING}, False),
+        (2, {"STILLUSDT": StreamEvent.HALTED}, False),
+    ],
+)
+async def test_a_run_is_vain_when_no_venue_knows_any_of_its_symbols(
+    seconds: int, known: dict[str, StreamEvent], vain: bool
+) -> None:
+    desk = Desk("NOPE", *known)
+    async with desk.recording():
+        why = "has no such symbol"
+        reason = GapReason.UNKNOWN_SYMBOL
+        desk.feed.say(StreamEvent.HALTED, "NOPE", reason=reason, detail=why)
+        for symbol, event in known.items():
+            desk.feed.say(event, symbol)
+        await until(lambda: desk.recorder.books.get("NOPE").cause is reason)
+        await desk.clock.run(seconds)
+    assert desk.summary is not None
+    assert desk.summary.is_vain is vain
+    assert desk.summary.unknown == {"NOPE": why}
+
+
+async def test_a_run_that_stored_rows_is_not_vain_whatever_became_of_its_symbols() -> None:
+    desk = Desk("BTCUSDT")
+    async with desk.recording():
+        desk.bring_live("BTCUSDT")
+        await desk.clock.run(2)
+        desk.feed.say(StreamEvent.HALTED, "BTCUSDT", reason=GapReason.UNKNOWN_SYMBOL)
+        await desk.clock.run(2)
+    assert desk.summary is not None
+    assert desk.summary.gap_seconds[GapReason.UNKNOWN_SYMBOL] == 2
+    assert set(desk.summary.unknown) == {"BTCUSDT"}
+    assert not desk.summary.is_vain
+
+
 async def test_the_update_id_that_falls_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     desk = Desk("BTCUSDT")
     async with desk.recording():
