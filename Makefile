@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What an import, a test or a type check of the installed package depends on.
-BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h
+BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h obframe/_book.h obframe/_apply.h
 
 .DEFAULT_GOAL := help
 .PHONY: bench-core bench-instructions bench-load bench-structures sanitize fuzz free-threaded nightly

@@ -56,31 +56,6 @@ static const uint64_t obf_pow10[16] = {
     100000000000, 1000000000000, 10000000000000, 100000000000000, 1000000000000000
 };
 
-/* Return the last of count ascending keys that is below key, or 0. No branch is taken on a key. */
-static inline ptrdiff_t obf_last_below(const uint64_t *keys, ptrdiff_t count, uint64_t key)
-{
-    const uint64_t *at = keys;
-    while (count > 1) {
-        ptrdiff_t half = count >> 1;
-        const uint64_t *next = at + half;
-        at = __builtin_expect_with_probability(*next < key, 1, 0.5) ? next : at;
-        count -= half;
-    }
-    return at - keys;
-}
-
-/* Return the first of 16 ascending keys that is not below key, or 16. */
-static inline ptrdiff_t obf_first_of_16(const uint64_t *keys, uint64_t key)
-{
-    const uint64_t *at = keys;
-    at += (at[7] < key) * 8;
-    at += (at[3] < key) * 4;
-    at += (at[1] < key) * 2;
-    at += *at < key;
-    at += *at < key;
-    return at - keys;
-}
-
 /* Add up eight digits, 0 to 9 in a byte each, the first in the lowest. */
 static inline uint64_t obf_sum8(uint64_t x)
 {

@@ -10,10 +10,12 @@ number of decimals as written, of both, takes 5 bits each. A slot of a book take
 more as soon as a quantity of its side has one of the bits 64 to 95.
 
 A side of a book is a sorted array with its best price at the end: keys ascend, where a bid's key
-is its price and an ask's key is the bitwise complement of its price. Both sides run the same code.
+is its price and an ask's key is the bitwise complement of its price, both less 2**63: signed numbers
+are what processors compare many of at once. Both sides run the same code.
 A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
-levels only as far as the next hole. Every 64th key stands in ``index`` too, where a search begins,
-and every 16th in ``fine``, where it goes on. What is plain C stands in ``_core.h``.
+levels only as far as the next hole. Every 256th key stands in ``coarse`` too, where a search begins,
+and every 16th in ``fine``, where it goes on. What is plain C stands in ``_core.h`` and, of books, in
+``_book.h``.
 """
 
 cimport cython
@@ -23,7 +25,7 @@ from cpython.buffer cimport (
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport (
-    INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+    INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 )
 from libc.stdlib cimport qsort, strtod
 from libc.string cimport memcmp, memcpy, memmove, memset
@@ -49,8 +51,6 @@ cdef extern from "_core.h":
     const uint8_t *obf_read_levels(
         Quotes *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t, Py_ssize_t *
     ) noexcept nogil
-    Py_ssize_t obf_last_below(const uint64_t *, Py_ssize_t, uint64_t) noexcept nogil
-    Py_ssize_t obf_first_of_16(const uint64_t *, uint64_t) noexcept nogil
     int obf_read8(const uint8_t *, uint64_t *) noexcept nogil
     const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
     bint obf_is_depth_update(const uint8_t *) noexcept nogil
@@ -61,6 +61,46 @@ cdef extern from "_core.h":
     int __builtin_clzll(unsigned long long) noexcept nogil
     int __builtin_popcountll(unsigned long long) noexcept nogil
     void __builtin_prefetch(const void *) noexcept nogil
+
+
+cdef extern from "_book.h":
+    ctypedef struct Rest "obf_rest":  # a level of a book, without its key and what Side.highs has of it
+        uint64_t low
+        uint16_t form
+    ctypedef struct Side "obf_side":
+        void *memory
+        int64_t *keys
+        int64_t *fine
+        int64_t *coarse
+        uint64_t *live
+        Rest *rests
+        uint32_t *highs
+        Py_ssize_t coarse_count
+        Py_ssize_t count
+        Py_ssize_t end
+        Py_ssize_t room
+        Py_ssize_t moved
+        Py_ssize_t most
+        int64_t edge
+        bint edged
+        void *top  # a Top
+    ctypedef struct Work "obf_work":
+        Side *sides[2]
+        const Change *changes[2]
+        Py_ssize_t counts[2]
+        uint64_t factor
+        int64_t best[2]
+        Py_ssize_t unknown
+    const uint64_t BID_FLIP "OBF_BID_FLIP"
+    const uint64_t ASK_FLIP "OBF_ASK_FLIP"
+    enum:
+        BLOCK "OBF_BLOCK"  # slots of a side that one word of its bits tells about
+        STEP "OBF_STEP"  # keys that a step of a search looks at
+        SPARE "OBF_SPARE"  # slots behind the last one that may be read and written, as they were
+    void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
+    void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
+    bint obf_has_level(const Side *, int64_t) noexcept nogil
+    void obf_apply(Work *) noexcept nogil
 
 
 cdef extern from "Python.h":
@@ -84,10 +124,8 @@ cdef enum:
     MAX_SCALE = 18
     QUANTITY_BITS = 102
     SHORT_LEVEL = 72  # bytes that reading a short level may look at
-    BATCH = 32  # changes that are searched for at once
     NEAR_CHANGES = 128  # a side, before memory is asked for
-    BLOCK = 64  # slots of a side that one word of its bits tells about
-    LEAF = 16  # slots of a side that are searched at last
+    LINE = 64  # bytes of a line of the caches
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
     SHORT_TEXT = 48  # bytes of a level's text that are copied at once
@@ -178,33 +216,13 @@ cdef struct Changes:
     bint borrowed  # the memory belongs to another
     bint wide  # a quantity may have any of the bits 64..95
 
-cdef packed struct Rest:  # a level of a book, without its key and what Side.highs has of it
-    uint64_t low
-    uint16_t form
-
 cdef struct Top:  # the best levels as they were packed last
     bint valid
     int count
     uint16_t[TOP + 1] at  # where the levels' texts begin, and the end
-    uint64_t[TOP] keys
+    int64_t[TOP] keys
     Rest[TOP] rests
     uint8_t[TOP_TEXT + SHORT_TEXT] text
-
-cdef struct Side:
-    uint64_t *keys  # ascending; those of holes too, and of slots past the end the largest there is
-    uint64_t *index  # the key of every 64th slot
-    uint64_t *fine  # the key of every 16th slot
-    uint64_t *live  # a bit a slot: a level, not a hole
-    Rest *rests
-    uint32_t *highs  # bits 64..95 of the quantities; NULL as long as none is set
-    Py_ssize_t count  # levels
-    Py_ssize_t end  # slots up to the best level
-    Py_ssize_t room  # slots, a multiple of 64
-    Py_ssize_t moved  # slots moved by inserting since the holes were spread
-    Py_ssize_t most  # levels kept of a side that is known in part; 0 for all
-    uint64_t edge  # key of the worst price that is known
-    bint edged  # False: everything is known
-    Top *top
 
 cdef struct Span:
     const uint8_t *start
@@ -482,7 +500,7 @@ cdef int add_quantity(Changes *changes, u128 mantissa, int decimals) noexcept no
 
 
 cdef inline bint is_zero(uint64_t low, uint32_t high, uint16_t form) noexcept nogil:
-    return low == 0 and high == 0 and form >> 10 == 0
+    return (low | high | (form >> 10)) == 0  # no branch: what is deleted is not foreseeable
 
 
 cdef Py_ssize_t write_number(uint8_t *target, u128 value, int decimals) noexcept nogil:
@@ -2788,15 +2806,26 @@ def parse_level2(data):
 # ---------------------------------------------------------------------------------------------
 
 cdef void free_side(Side *side) noexcept nogil:
-    PyMem_RawFree(side.keys)  # one allocation holds the keys, and the rest behind them
+    PyMem_RawFree(side.memory)
     PyMem_RawFree(side.highs)
     PyMem_RawFree(side.top)
     memset(side, 0, sizeof(Side))
 
 
+cdef inline Py_ssize_t count_keys(Py_ssize_t room) noexcept nogil:
+    """Return how many keys ``room`` slots take, with those that searches begin with."""
+    cdef Py_ssize_t coarse = (room + STEP * STEP - 1) // (STEP * STEP)
+    return room + SPARE + coarse * STEP + (coarse + STEP - 1) // STEP * STEP
+
+
 cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
-    """Return the bytes of ``room`` slots: of keys, index, bits and rests."""
-    return room * <Py_ssize_t>(sizeof(uint64_t) + sizeof(Rest)) + room // BLOCK * 16 + room // 2
+    """Return the bytes of ``room`` slots: of keys, what searches begin with, bits and rests."""
+    return (
+        LINE
+        + count_keys(room) * <Py_ssize_t>sizeof(int64_t)
+        + (room // BLOCK + 2) * <Py_ssize_t>sizeof(uint64_t)
+        + (room + SPARE) * <Py_ssize_t>sizeof(Rest)
+    )
 
 
 cdef Py_ssize_t sizeof_side(Side *side) noexcept nogil:
@@ -2813,38 +2842,36 @@ cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
 
 cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
-    cdef Py_ssize_t blocks = room // BLOCK
+    cdef Py_ssize_t keys = count_keys(room)
+    cdef Py_ssize_t i
     cdef uint32_t *highs = NULL
-    cdef uint64_t *keys
+    cdef void *memory
     if wide:
         highs = <uint32_t *>PyMem_RawCalloc(<size_t>room, sizeof(uint32_t))
         if highs == NULL:
             return NO_MEMORY
-    keys = <uint64_t *>PyMem_RawMalloc(<size_t>sizeof_slots(room))
-    if keys == NULL:
+    memory = PyMem_RawMalloc(<size_t>sizeof_slots(room))
+    if memory == NULL:
         PyMem_RawFree(highs)
         return NO_MEMORY
+    side.memory = memory
     side.highs = highs
-    side.keys = keys
-    side.index = keys + room
-    side.fine = side.index + blocks
-    side.live = side.fine + room // LEAF
-    side.rests = <Rest *>(side.live + blocks)
+    # What a step of a search looks at lies in two lines of the caches.
+    side.keys = <int64_t *>((<uintptr_t>memory + LINE - 1) & ~<uintptr_t>(LINE - 1))
+    side.coarse_count = (room + STEP * STEP - 1) // (STEP * STEP)
+    side.fine = side.keys + room + SPARE
+    side.coarse = side.fine + side.coarse_count * STEP
+    side.live = <uint64_t *>(side.keys + keys) + 1
+    side.rests = <Rest *>(side.live + room // BLOCK + 1)
     side.room = room
     side.end = 0
     side.moved = 0
-    memset(keys, 0xFF, <size_t>(room + blocks + room // LEAF) * sizeof(uint64_t))
-    memset(side.live, 0, <size_t>blocks * sizeof(uint64_t))
+    for i in range(keys):
+        side.keys[i] = INT64_MAX
+    memset(side.live, 0, <size_t>(room // BLOCK) * sizeof(uint64_t))
+    side.live[-1] = UINT64_MAX
+    side.live[room // BLOCK] = UINT64_MAX
     return OK
-
-
-cdef inline void index_slots(Side *side, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
-    """Bring the index up to date after the keys of these slots have changed."""
-    cdef Py_ssize_t i
-    for i in range((first + LEAF - 1) >> 4, (last >> 4) + 1):
-        side.fine[i] = side.keys[i << 4]
-        if i & 3 == 0:
-            side.index[i >> 2] = side.keys[i << 4]
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
@@ -2877,11 +2904,15 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     ``wide`` makes room for quantities above 64 bits too. Changes nothing when it fails.
     """
     cdef Side fresh = side[0]
-    cdef Py_ssize_t from_ = side.end
+    cdef Py_ssize_t from_
     cdef Py_ssize_t at
     cdef Py_ssize_t i
     cdef Py_ssize_t holes
     cdef Py_ssize_t due
+    cdef Py_ssize_t word
+    cdef Py_ssize_t last
+    cdef uint64_t bits = 0
+    cdef uint64_t made = 0
     if allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
     # A fourth of the unused slots stays at the end, where new best prices come.
@@ -2890,64 +2921,52 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     at = fresh.end
     due = keep >> 1  # so that no hole comes below the last level
     i = keep
+    last = (at - 1) >> 6 if at else 0
+    word = (side.end + BLOCK - 1) >> 6
     while i > 0:
-        from_ = last_live(side, from_)
-        at -= 1
-        fresh.keys[at] = side.keys[from_]
-        fresh.rests[at] = side.rests[from_]
-        if side.highs != NULL:
-            fresh.highs[at] = side.highs[from_]
-        fresh.live[at >> 6] |= <uint64_t>1 << (at & 63)
-        i -= 1
-        due += holes
+        while bits == 0:
+            word -= 1
+            bits = side.live[word]
+        from_ = 63 - __builtin_clzll(bits)
+        bits ^= <uint64_t>1 << from_
+        from_ += word << 6
         if due >= keep:
             due -= keep
             at -= 1
             # The key of the level below it: of equal keys, only the first may be a level's.
-            fresh.keys[at] = side.keys[last_live(side, from_)]
-    index_slots(&fresh, 0, room - 1)
+            fresh.keys[at] = side.keys[from_]
+        at -= 1
+        if at >> 6 != last:  # its bits are complete
+            fresh.live[last] = made
+            last = at >> 6
+            made = 0
+        made |= <uint64_t>1 << (at & 63)
+        fresh.keys[at] = side.keys[from_]
+        fresh.rests[at] = side.rests[from_]
+        if side.highs != NULL:
+            fresh.highs[at] = side.highs[from_]
+        due += holes
+        i -= 1
+    fresh.live[last] = made
+    obf_index(&fresh, 0, room - 1)
     fresh.count = keep
-    PyMem_RawFree(side.keys)
+    PyMem_RawFree(side.memory)
     PyMem_RawFree(side.highs)
     side[0] = fresh
     return OK
 
 
-cdef inline Py_ssize_t find_block(Side *side, uint64_t key) noexcept nogil:
-    """Return the last block that begins below ``key``, or the first.
-
-    No branch of a search depends on a comparison, for where a change lies is not foreseeable.
-    """
-    return obf_last_below(side.index, side.room >> 6, key)
-
-
-cdef inline Py_ssize_t find_leaf(Side *side, Py_ssize_t block, uint64_t key) noexcept nogil:
-    cdef uint64_t *fine = side.fine + block * (BLOCK // LEAF)
-    return block * (BLOCK // LEAF) + (fine[1] < key) + (fine[2] < key) + (fine[3] < key)
-
-
-cdef inline Py_ssize_t find_in_leaf(Side *side, Py_ssize_t leaf, uint64_t key) noexcept nogil:
-    return leaf * LEAF + obf_first_of_16(side.keys + leaf * LEAF, key)
-
-
-cdef inline Py_ssize_t find_slot(Side *side, uint64_t key) noexcept nogil:
-    """Return the first slot whose key is not below ``key``."""
-    return find_in_leaf(side, find_leaf(side, find_block(side, key), key), key)
-
-
 cdef inline void prefetch_index(Side *side) noexcept nogil:
-    """Have the index of a side come from memory, all of it at once."""
+    """Have what searches begin with come from memory, all of it at once."""
     cdef Py_ssize_t i
-    for i in range(0, side.room >> 6, 8):
-        __builtin_prefetch(side.index + i)
+    for i in range(0, side.coarse_count, 8):
+        __builtin_prefetch(side.coarse + i)
 
 
 cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t flip) noexcept nogil:
     """Make room for all that the changes may add. Counted exactly only when they are many."""
     cdef Py_ssize_t i
-    cdef Py_ssize_t at
     cdef Py_ssize_t more = changes.count
-    cdef uint64_t key
     cdef Change *change
     if changes.wide and side.highs == NULL:
         return spread_side(side, side.count, padded(side.count + more), True)
@@ -2957,248 +2976,56 @@ cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t fl
         more = 0
         for i in range(changes.count):
             change = &changes.items[i]
-            if is_zero(change.low, change.high, change.form):
-                continue
-            if side.room:
-                key = (change.price * factor) ^ flip
-                at = find_slot(side, key)
-                if at < side.end and side.keys[at] == key and is_live(side, at):
-                    continue
-            more += 1
+            more += not (
+                is_zero(change.low, change.high, change.form)
+                or obf_has_level(side, <int64_t>((change.price * factor) ^ flip))
+            )
         if side.count + more <= side.room:
             return OK
     return spread_side(side, side.count, padded(side.count + more), False)
-
-
-cdef inline void move_slots(
-    Side *side, Py_ssize_t to, Py_ssize_t from_, Py_ssize_t count
-) noexcept nogil:
-    memmove(side.keys + to, side.keys + from_, <size_t>count * sizeof(uint64_t))
-    memmove(side.rests + to, side.rests + from_, <size_t>count * sizeof(Rest))
-    if side.highs != NULL:
-        memmove(side.highs + to, side.highs + from_, <size_t>count * sizeof(uint32_t))
-    side.moved += count
 
 
 cdef inline uint32_t high_of(Side *side, Py_ssize_t at) noexcept nogil:
     return 0 if side.highs == NULL else side.highs[at]
 
 
-cdef inline void put_quantity(Side *side, Py_ssize_t at, Change *change) noexcept nogil:
-    cdef Rest *rest = &side.rests[at]
-    rest.low = change.low
-    rest.form = change.form
-    if side.highs != NULL:
-        side.highs[at] = change.high
+cdef inline bint has_top(Side *side) noexcept nogil:
+    cdef Top *top = <Top *>side.top
+    return top != NULL and top.valid
 
 
-cdef Py_ssize_t open_slot(Side *side, Py_ssize_t at, uint64_t key) noexcept nogil:
-    """Give a new key a slot, where find_slot said ``at``; there is a hole somewhere."""
-    cdef uint64_t *live = side.live
-    cdef Py_ssize_t words = side.room >> 6
-    cdef Py_ssize_t right = side.room
-    cdef Py_ssize_t left = -1
-    cdef Py_ssize_t word
-    cdef Py_ssize_t i
-    cdef uint64_t bits
-    if at > 0 and not is_live(side, at - 1):
-        at -= 1
-        left = at
-    elif at < side.room:
-        if not is_live(side, at):
-            right = at
-        else:
-            word = at >> 6
-            bits = ~live[word] & (UINT64_MAX << (at & 63))
-            while bits == 0:
-                word += 1
-                if word == words:
-                    break
-                bits = ~live[word]
-            if bits:
-                right = (word << 6) + __builtin_ctzll(bits)
-    if left < 0 and at > 0 and (right > at or right == side.room):
-        word = (at - 1) >> 6
-        bits = ~live[word] & (UINT64_MAX >> (63 - ((at - 1) & 63)))
-        while bits == 0:
-            word -= 1
-            # No farther than the hole on the other side, unless there is none.
-            if word < 0 or (right < side.room and (at - (word << 6)) > (right - at) + 2 * BLOCK):
-                break
-            bits = ~live[word]
-        if bits:
-            left = (word << 6) + 63 - __builtin_clzll(bits)
-            if right == side.room or at - left < right - at:
-                at -= 1
-                i = at - left
-                move_slots(side, left, left + 1, i)
-            else:
-                left = -1
-    if left >= 0:
-        side.keys[at] = key
-        live[left >> 6] |= <uint64_t>1 << (left & 63)
-        index_slots(side, left, at)
-        return at
-    i = right - at
-    if i:
-        move_slots(side, at + 1, at, i)
-    side.keys[at] = key
-    live[right >> 6] |= <uint64_t>1 << (right & 63)
-    if right >= side.end:
-        side.end = right + 1
-    index_slots(side, at, right)
-    return at
-
-
-cdef struct Batch:  # changes of a side that are searched for at once
-    Side *side
-    Change *changes
-    Py_ssize_t left  # changes not applied yet
-    Py_ssize_t size  # of this batch
-    Py_ssize_t unknown  # deletes of what was not there
-    bint any
-    uint64_t factor
-    uint64_t flip
-    uint64_t highest
-    uint64_t[BATCH] keys
-    Py_ssize_t[BATCH] slots
-
-
-cdef inline void begin_batch(
-    Batch *batch, Side *side, Changes *changes, uint64_t factor, uint64_t flip
-) noexcept nogil:
-    batch.side = side
-    batch.changes = changes.items
-    batch.left = changes.count
-    batch.any = changes.count > 0
-    batch.size = 0
-    batch.unknown = 0
-    batch.factor = factor
-    batch.flip = flip
-    batch.highest = 0
-    if side.room == 0:  # so the changes, if any, all delete
-        batch.unknown = changes.count
-        batch.left = 0
-
-
-cdef inline void search_blocks(Batch *batch) noexcept nogil:
-    """Take the next changes, find the block of each, and have what is needed next come."""
-    cdef Side *side = batch.side
-    cdef Change *change
-    cdef uint64_t key
-    cdef uint64_t highest = batch.highest
-    cdef uint64_t *index = side.index
-    cdef Py_ssize_t blocks = side.room >> 6
-    cdef Py_ssize_t i
-    cdef Py_ssize_t at
-    batch.changes += batch.size
-    batch.size = batch.left if batch.left < BATCH else BATCH
-    batch.left -= batch.size
-    change = batch.changes
-    for i in range(batch.size):
-        key = (change[i].price * batch.factor) ^ batch.flip
-        batch.keys[i] = key
-        highest = key if key > highest else highest
-        at = obf_last_below(index, blocks, key)
-        batch.slots[i] = at
-        __builtin_prefetch(side.fine + at * (BLOCK // LEAF))
-        __builtin_prefetch(side.live + at)
-    batch.highest = highest
-
-
-cdef inline void search_leaves(Batch *batch) noexcept nogil:
-    cdef Side *side = batch.side
-    cdef Py_ssize_t i
-    cdef Py_ssize_t at
-    for i in range(batch.size):
-        at = find_leaf(side, batch.slots[i], batch.keys[i])
-        batch.slots[i] = at
-        __builtin_prefetch(side.keys + at * LEAF)
-        __builtin_prefetch(side.keys + at * LEAF + LEAF // 2)
-
-
-cdef inline void search_slots(Batch *batch) noexcept nogil:
-    cdef Side *side = batch.side
-    cdef Py_ssize_t i
-    cdef Py_ssize_t at
-    for i in range(batch.size):
-        at = find_in_leaf(side, batch.slots[i], batch.keys[i])
-        batch.slots[i] = at
-        __builtin_prefetch(&side.rests[at])
-
-
-cdef inline void change_slots(Batch *batch) noexcept nogil:
-    """Apply the changes that were searched for.
-
-    One that is inserted moves others by a slot at most: those are found again beside.
-    """
-    cdef Side *side = batch.side
-    cdef uint64_t *keys = side.keys
-    cdef uint64_t *live = side.live
-    cdef Change *change = batch.changes
-    cdef Py_ssize_t i
-    cdef Py_ssize_t at
-    cdef uint64_t key
-    cdef uint64_t now
-    cdef uint64_t was
-    cdef bint moved = False
-    for i in range(batch.size):
-        key = batch.keys[i]
-        at = batch.slots[i]
-        if moved:
-            while at < side.room and keys[at] < key:
-                at += 1
-            while at > 0 and keys[at - 1] >= key:
-                at -= 1
-        now = not is_zero(change[i].low, change[i].high, change[i].form)
-        if at < side.end and keys[at] == key:
-            was = live[at >> 6] >> (at & 63) & 1
-            live[at >> 6] ^= (was ^ now) << (at & 63)
-            side.count += <Py_ssize_t>now - <Py_ssize_t>was
-            batch.unknown += not (now | was)
-        elif now:
-            at = open_slot(side, at, key)
-            side.count += 1
-            moved = True
-        else:
-            batch.unknown += 1
-            continue
-        put_quantity(side, at, &change[i])
-
-
-cdef inline Py_ssize_t end_batch(Batch *batch) noexcept nogil:
-    """Return how many changes deleted an unknown level."""
-    cdef Top *top = batch.side.top
-    if top != NULL and batch.any and (
-        top.count < TOP or batch.highest >= top.keys[TOP - 1]
-    ):
+cdef inline void spoil_top(Side *side, int64_t best) noexcept nogil:
+    """Have the kept text be made anew when one of its levels may be another now."""
+    cdef Top *top = <Top *>side.top
+    if top != NULL and (top.count < TOP or best >= top.keys[TOP - 1]):
         top.valid = False
-    trim_side(batch.side)
-    return batch.unknown
 
 
 cdef Py_ssize_t change_sides(
     Side *bids, Changes *bid_changes, Side *asks, Changes *ask_changes, uint64_t factor
 ) noexcept nogil:
-    """Apply changes, for which there is room; return how many deleted an unknown level.
-
-    All of a batch are searched for before the first is applied, step by step, both sides together:
-    so that the searches wait for memory side by side.
-    """
-    cdef Batch near
-    cdef Batch far
-    begin_batch(&near, bids, bid_changes, factor, 0)
-    begin_batch(&far, asks, ask_changes, factor, UINT64_MAX)
-    while near.left or far.left:
-        search_blocks(&near)
-        search_blocks(&far)
-        search_leaves(&near)
-        search_leaves(&far)
-        search_slots(&near)
-        search_slots(&far)
-        change_slots(&near)
-        change_slots(&far)
-    return end_batch(&near) + end_batch(&far)
+    """Apply changes, for which there is room; return how many deleted an unknown level."""
+    cdef Work work
+    work.sides[0] = bids
+    work.sides[1] = asks
+    work.changes[0] = bid_changes.items
+    work.changes[1] = ask_changes.items
+    # A side without room has no level, and the changes, if any, all delete.
+    work.counts[0] = bid_changes.count if bids.room else 0
+    work.counts[1] = ask_changes.count if asks.room else 0
+    work.factor = factor
+    work.best[0] = INT64_MIN if has_top(bids) else INT64_MAX
+    work.best[1] = INT64_MIN if has_top(asks) else INT64_MAX
+    obf_apply(&work)
+    if work.counts[0]:
+        spoil_top(bids, work.best[0])
+        trim_side(bids)
+    if work.counts[1]:
+        spoil_top(asks, work.best[1])
+        trim_side(asks)
+    return (
+        work.unknown + bid_changes.count - work.counts[0] + ask_changes.count - work.counts[1]
+    )
 
 
 cdef void trim_side(Side *side) noexcept nogil:
@@ -3206,9 +3033,9 @@ cdef void trim_side(Side *side) noexcept nogil:
     cdef Py_ssize_t end = last_live(side, side.end) + 1
     while side.end > end:
         side.end -= 1
-        side.keys[side.end] = UINT64_MAX
-        if side.end & (LEAF - 1) == 0:
-            index_slots(side, side.end, side.end)
+        side.keys[side.end] = INT64_MAX
+        if side.end & (STEP - 1) == 0:
+            obf_index(side, side.end, side.end)
 
 
 cdef void tend_side(Side *side) noexcept nogil:
@@ -3218,7 +3045,7 @@ cdef void tend_side(Side *side) noexcept nogil:
     and the edge of what is known with it when it lay there: nothing better than the edge is lost.
     """
     cdef Py_ssize_t keep = side.count
-    cdef uint64_t edge = side.edge
+    cdef int64_t edge = side.edge
     if side.edged and side.count > side.most:
         keep = side.most >> 1
         edge = max(edge, side.keys[nth_best(side, keep)])
@@ -3248,7 +3075,7 @@ cdef Py_ssize_t nth_best(Side *side, Py_ssize_t nth) noexcept nogil:
 
 
 cdef struct Rank:
-    uint64_t key
+    int64_t key
     Py_ssize_t index
 
 
@@ -3264,7 +3091,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
     """Fill an empty side from a snapshot's levels, in whatever order they are."""
     cdef Rank *ranks
     cdef Py_ssize_t i
-    cdef uint64_t key
+    cdef int64_t key
     cdef Change *change
     cdef bint sorted_ = True
     memset(side, 0, sizeof(Side))
@@ -3278,7 +3105,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
         return NO_MEMORY
     for i in range(changes.count):  # venues give the best first: turn that round
         ranks[i].index = changes.count - 1 - i
-        ranks[i].key = changes.items[ranks[i].index].price ^ flip
+        ranks[i].key = <int64_t>(changes.items[ranks[i].index].price ^ flip)
         if i > 0 and ranks[i].key <= ranks[i - 1].key:
             sorted_ = False
     if not sorted_:
@@ -3295,34 +3122,39 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
             continue
         side.keys[side.count] = key
         side.live[side.count >> 6] |= <uint64_t>1 << (side.count & 63)
-        put_quantity(side, side.count, change)
+        obf_put(side, side.count, change)
         side.count += 1
     side.end = side.count
-    index_slots(side, 0, side.room - 1)
+    obf_index(side, 0, side.room - 1)
     PyMem_RawFree(ranks)
     spread_side(side, side.count, padded(side.count), False)  # failing leaves it dense, no more
     return OK
+
+
+cdef inline uint64_t price_at(Side *side, Py_ssize_t at, uint64_t flip) noexcept nogil:
+    return <uint64_t>side.keys[at] ^ flip
 
 
 cdef uint64_t largest_price(Side *side, uint64_t flip) noexcept nogil:
     """Return the largest price that a wider scale must hold: of the levels and of the edge."""
     cdef uint64_t largest = 0
     if side.count:
-        largest = side.keys[nth_best(side, side.count)] ^ flip
-        if side.keys[side.end - 1] ^ flip > largest:
-            largest = side.keys[side.end - 1] ^ flip
-    if side.edged and side.edge ^ flip > largest:
-        largest = side.edge ^ flip
+        largest = max(
+            price_at(side, nth_best(side, side.count), flip), price_at(side, side.end - 1, flip)
+        )
+    if side.edged:
+        largest = max(largest, <uint64_t>side.edge ^ flip)
     return largest
 
 
 cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
     """Bring the levels to a wider scale, and together: a hole's key might not fit it."""
+    cdef Top *top = <Top *>side.top
     cdef Py_ssize_t at
     cdef Py_ssize_t to = 0
     for at in range(side.end):
         if is_live(side, at):
-            side.keys[to] = ((side.keys[at] ^ flip) * factor) ^ flip
+            side.keys[to] = <int64_t>((price_at(side, at, flip) * factor) ^ flip)
             side.rests[to] = side.rests[at]
             if side.highs != NULL:
                 side.highs[to] = side.highs[at]
@@ -3335,14 +3167,14 @@ cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
         elif to > at * BLOCK:
             side.live[at] = UINT64_MAX >> (BLOCK - (to - at * BLOCK))
     while to < side.room:
-        side.keys[to] = UINT64_MAX
+        side.keys[to] = INT64_MAX
         to += 1
-    index_slots(side, 0, side.room - 1)
+    obf_index(side, 0, side.room - 1)
     if side.edged:
-        side.edge = ((side.edge ^ flip) * factor) ^ flip
-    if side.top != NULL:
-        side.top.valid = False
-        side.top.count = 0  # its keys are of the scale that was
+        side.edge = <int64_t>(((<uint64_t>side.edge ^ flip) * factor) ^ flip)
+    if top != NULL:
+        top.valid = False
+        top.count = 0  # its keys are of the scale that was
 
 
 cdef bint covers_side(Side *side, Py_ssize_t depth) noexcept nogil:
@@ -3410,7 +3242,7 @@ cdef uint8_t *write_digits(
     for i in range(count):
         at = last_live(side, at)
         rest = &side.rests[at]
-        size = write_price(text, side.keys[at] ^ flip, scale, rest.form)
+        size = write_price(text, price_at(side, at, flip), scale, rest.form)
         p = strip_number(p, text, size, price_decimals)
         size = write_quantity(text, rest.low, high_of(side, at), rest.form)
         p = strip_number(p, text, size, quantity_decimals)
@@ -3492,7 +3324,9 @@ cdef class OrderBook:
         """Whether the best bid is at or above the best ask."""
         if self._bids.count == 0 or self._asks.count == 0:
             return False
-        return self._bids.keys[self._bids.end - 1] >= ~self._asks.keys[self._asks.end - 1]
+        return price_at(&self._bids, self._bids.end - 1, BID_FLIP) >= price_at(
+            &self._asks, self._asks.end - 1, ASK_FLIP
+        )
 
     @property
     @cython.critical_section
@@ -3520,9 +3354,9 @@ cdef class OrderBook:
         cdef Side asks
         if snapshot._symbol != self._native:
             raise ValueError(f"a snapshot of {snapshot._symbol} for the book of {self._native}")
-        if load_side(&bids, &snapshot._bids, snapshot._limit, 0) != OK:
+        if load_side(&bids, &snapshot._bids, snapshot._limit, BID_FLIP) != OK:
             raise MemoryError
-        if load_side(&asks, &snapshot._asks, snapshot._limit, UINT64_MAX) != OK:
+        if load_side(&asks, &snapshot._asks, snapshot._limit, ASK_FLIP) != OK:
             free_side(&bids)
             raise MemoryError
         free_side(&self._bids)
@@ -3564,17 +3398,17 @@ cdef class OrderBook:
             self._check_prices(&update._asks, "asks", update._scale, factor)
         elif update._scale > self._scale:
             widening = POW10[update._scale - self._scale]
-            self._check_side(&self._bids, "bids", update._scale, widening, 0)
-            self._check_side(&self._asks, "asks", update._scale, widening, UINT64_MAX)
+            self._check_side(&self._bids, "bids", update._scale, widening, BID_FLIP)
+            self._check_side(&self._asks, "asks", update._scale, widening, ASK_FLIP)
             # A wider scale changes nothing that can be seen: it may stay if memory runs out below.
-            widen_side(&self._bids, widening, 0)
-            widen_side(&self._asks, widening, UINT64_MAX)
+            widen_side(&self._bids, widening, BID_FLIP)
+            widen_side(&self._asks, widening, ASK_FLIP)
             self._scale = update._scale
         prefetch_index(&self._bids)
         prefetch_index(&self._asks)
         if (
-            reserve_side(&self._bids, &update._bids, factor, 0) != OK
-            or reserve_side(&self._asks, &update._asks, factor, UINT64_MAX) != OK
+            reserve_side(&self._bids, &update._bids, factor, BID_FLIP) != OK
+            or reserve_side(&self._asks, &update._asks, factor, ASK_FLIP) != OK
         ):
             raise MemoryError
         self._unknown_deletes += change_sides(
@@ -3642,7 +3476,7 @@ cdef class OrderBook:
             depth: How many at most; None for all.
             start: How many of the best to leave out.
         """
-        return self._list(&self._bids, depth, start, 0)
+        return self._list(&self._bids, depth, start, BID_FLIP)
 
     @cython.critical_section
     def asks(self, depth=None, start=0):
@@ -3652,7 +3486,7 @@ cdef class OrderBook:
             depth: How many at most; None for all.
             start: How many of the best to leave out.
         """
-        return self._list(&self._asks, depth, start, UINT64_MAX)
+        return self._list(&self._asks, depth, start, ASK_FLIP)
 
     cdef list _list(self, Side *side, object depth, object start, uint64_t flip):
         cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
@@ -3677,7 +3511,7 @@ cdef class OrderBook:
             raise MemoryError
         for i in range(count):
             at = last_live(side, at)
-            copies[i].price = side.keys[at] ^ flip
+            copies[i].price = price_at(side, at, flip)
             copies[i].low = side.rests[at].low
             copies[i].high = high_of(side, at)
             copies[i].form = side.rests[at].form
@@ -3721,10 +3555,10 @@ cdef class OrderBook:
                 raise MemoryError
         try:
             p = write_digits(
-                target, &self._asks, asks, self._scale, UINT64_MAX, price_places, quantity_places
+                target, &self._asks, asks, self._scale, ASK_FLIP, price_places, quantity_places
             )
             p = write_digits(
-                p, &self._bids, bids, self._scale, 0, price_places, quantity_places
+                p, &self._bids, bids, self._scale, BID_FLIP, price_places, quantity_places
             )
             return PyBytes_FromStringAndSize(<const char *>target, p - target)
         finally:
@@ -3762,10 +3596,10 @@ cdef class OrderBook:
             target[0] = 0x94
             p = write_array(target + 1, bids)
             snapshot._bids_at = p - target
-            p = write_best(p, &self._bids, bids, self._scale, 0)
+            p = write_best(p, &self._bids, bids, self._scale, BID_FLIP)
             p = write_array(p, asks)
             snapshot._asks_at = p - target
-            p = write_best(p, &self._asks, asks, self._scale, UINT64_MAX)
+            p = write_best(p, &self._asks, asks, self._scale, ASK_FLIP)
             p = write_uint(p, <uint64_t>self._update_id)
             p = write_int(p, second)
             snapshot._packed = PyBytes_FromStringAndSize(<const char *>target, p - target)
@@ -3866,14 +3700,14 @@ cdef inline uint8_t *write_level(
     cdef Rest *rest = &side.rests[at]
     p[0] = 0x92
     p += 1
-    p = close_text(p, write_price(p + 1, side.keys[at] ^ flip, scale, rest.form))
+    p = close_text(p, write_price(p + 1, price_at(side, at, flip), scale, rest.form))
     return close_text(p, write_quantity(p + 1, rest.low, high_of(side, at), rest.form))
 
 
 cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
     """Bring the text of the best levels up to date; of those that are as they were it is copied."""
     cdef uint8_t[TOP_TEXT + SHORT_TEXT] text
-    cdef uint64_t[TOP] keys
+    cdef int64_t[TOP] keys
     cdef Rest[TOP] rests
     cdef uint16_t[TOP + 1] places
     cdef int count = <int>min(<Py_ssize_t>TOP, side.count)
@@ -3885,7 +3719,7 @@ cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nog
     cdef uint64_t bits = 0
     cdef uint8_t *p = text
     cdef const uint8_t *known
-    cdef uint64_t key
+    cdef int64_t key
     cdef Rest *rest
     cdef Rest *was
     for i in range(count):
@@ -3936,16 +3770,18 @@ cdef uint8_t *write_best(
     """Write the best ``count`` levels."""
     cdef Py_ssize_t at = side.end
     cdef Py_ssize_t i
-    if count <= TOP and side.top == NULL:
-        side.top = <Top *>PyMem_RawMalloc(sizeof(Top))
-        if side.top != NULL:
-            side.top.valid = False
-            side.top.count = 0
-    if count <= TOP and side.top != NULL:
-        if not side.top.valid:
-            renew_top(side, side.top, scale, flip)
-        memcpy(p, side.top.text, side.top.at[count])
-        return p + side.top.at[count]
+    cdef Top *top = <Top *>side.top
+    if count <= TOP and top == NULL:
+        top = <Top *>PyMem_RawMalloc(sizeof(Top))
+        side.top = top
+        if top != NULL:
+            top.valid = False
+            top.count = 0
+    if count <= TOP and top != NULL:
+        if not top.valid:
+            renew_top(side, top, scale, flip)
+        memcpy(p, top.text, top.at[count])
+        return p + top.at[count]
     for i in range(count):
         at = last_live(side, at)
         p = write_level(p, side, at, scale, flip)

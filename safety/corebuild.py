@@ -46,8 +46,7 @@ def build_copy(
         source = source.replace(old, new)
     stamp = folder / "built.json"
     files = [root / "setup.py", *(Path(flag) for flag in flags if flag.endswith(".h"))]
-    if (header := root / CORE.with_suffix(".h")).exists():  # not in cores of long ago
-        files.append(header)
+    files += sorted((root / CORE.parent).glob("*.h"))
     texts = source + "".join(file.read_text() for file in files)
     made_of = json.dumps([hashlib.sha256(texts.encode()).hexdigest(), *flags])
     rebuild = not stamp.exists() or stamp.read_text() != made_of

@@ -70,7 +70,7 @@ def build(package: Path, headers: str, suffix: str, flags: Sequence[str]) -> Non
     cython = [sys.executable, "-m", "cython", "-3", "--module-name", "obframe._core"]
     subprocess.run([*cython, str(ROOT / "obframe/_core.pyx"), "-o", str(source)], check=True)
     compiler = [*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC"]
-    compiler += [f"-I{headers}", f"-I{ROOT / 'obframe'}"]  # the latter for _core.h
+    compiler += [f"-I{headers}", f"-I{ROOT / 'obframe'}"]  # the latter for the core's own headers
     core = package / f"_core{suffix}"
     subprocess.run([*compiler, *flags, str(source), "-o", str(core)], check=True)
 

@@ -1,0 +1,317 @@
+/* A side of a book in memory, and how changes are applied to it: the part that is plain C.
+
+   A side is a sorted array of slots, its best price at the end. A slot is a level or a hole; keys
+   ascend over both. Three steps find a slot, each among 16 keys: of every 256th, of every 16th, of
+   all. What is applied together is searched for together, step by step, so that the searches wait
+   for memory side by side. No branch depends on where a change lies or what it does, as far as that
+   goes: none of it is foreseeable. */
+
+#ifndef OBFRAME_BOOK_H
+#define OBFRAME_BOOK_H
+
+#include "_core.h"
+
+#define OBF_BLOCK 64 /* slots that one word of the bits tells about */
+#define OBF_STEP 16  /* keys that a step of a search looks at */
+#define OBF_SPARE 16 /* slots behind the last one that may be read and written, as they were */
+#define OBF_BATCH 32 /* changes that are searched for together */
+
+/* What turns a price into a key, and a key back into its price. */
+#define OBF_BID_FLIP ((uint64_t)1 << 63)
+#define OBF_ASK_FLIP (((uint64_t)1 << 63) - 1)
+
+/* A level, without its key and what obf_side.highs has of it. */
+typedef struct __attribute__((packed)) {
+    uint64_t low;
+    uint16_t form;
+} obf_rest;
+
+typedef struct {
+    void *memory;    /* of all but the highs */
+    int64_t *keys;   /* ascending; of slots past the end the largest there is */
+    int64_t *fine;   /* the key of every 16th slot */
+    int64_t *coarse; /* the key of every 256th slot */
+    uint64_t *live;  /* a bit a slot: a level, not a hole; a word of ones before and behind */
+    obf_rest *rests;
+    uint32_t *highs;        /* bits 64..95 of the quantities; NULL as long as none is set */
+    ptrdiff_t coarse_count; /* not 0; the arrays are filled up to a multiple of 16 */
+    ptrdiff_t count;        /* levels */
+    ptrdiff_t end;          /* slots up to the best level */
+    ptrdiff_t room;         /* slots, a multiple of 64 */
+    ptrdiff_t moved;        /* slots moved by inserting since the holes were spread */
+    ptrdiff_t most;         /* levels kept of a side that is known in part; 0 for all */
+    int64_t edge;           /* key of the worst price that is known */
+    int edged;              /* 0: everything is known */
+    void *top;              /* the best levels as they were packed last */
+} obf_side;
+
+/* Changes that are applied to both sides, for which there is room. */
+typedef struct {
+    obf_side *sides[2];
+    const obf_change *changes[2];
+    ptrdiff_t counts[2];
+    uint64_t factor;   /* what brings their prices to the scale of the keys */
+    int64_t best[2];   /* INT64_MIN, and afterwards the highest key that was changed; or INT64_MAX,
+                          when nobody asks */
+    ptrdiff_t unknown; /* 0, and afterwards how many deleted a level that was not there */
+} obf_work;
+
+/* What is searched for together. */
+typedef struct {
+    int64_t wanted[OBF_BATCH];
+    ptrdiff_t slots[OBF_BATCH]; /* of the indexes, and at last the first key that is not below */
+} obf_search;
+
+/* Keep the compiler from telling where a pointer comes from, and from branching on it. */
+#define OBF_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+
+/* What is kept out of the code that runs for every message, which stays small. */
+#define OBF_APART __attribute__((noinline, optimize("no-tree-vectorize")))
+
+/* Tell whether keys rise or fall all the time, so that none comes twice. */
+OBF_APART static int obf_in_order(const obf_search *search, ptrdiff_t first, ptrdiff_t end)
+{
+    const int64_t *key = search->wanted;
+    int rising = 1, falling = 1;
+    ptrdiff_t i;
+    for (i = first + 1; i < end; i++) {
+        rising &= key[i] > key[i - 1];
+        falling &= key[i] < key[i - 1];
+    }
+    return rising | falling;
+}
+
+/* Return the highest key, or least when that is higher. */
+OBF_APART static int64_t obf_highest(
+    const obf_search *search, ptrdiff_t first, ptrdiff_t end, int64_t least)
+{
+    ptrdiff_t i;
+    for (i = first; i < end; i++)
+        least = search->wanted[i] > least ? search->wanted[i] : least;
+    return least;
+}
+
+static inline int obf_is_zero(const obf_change *change)
+{
+    return (change->low | change->high | (uint64_t)(change->form >> 10)) == 0;
+}
+
+static inline void obf_put(obf_side *side, ptrdiff_t at, const obf_change *change)
+{
+    side->rests[at].low = change->low;
+    side->rests[at].form = change->form;
+    if (side->highs)
+        side->highs[at] = change->high;
+}
+
+/* Bring the indexes up to date after the keys of these slots have changed. */
+static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
+{
+    ptrdiff_t i;
+    for (i = (first + 15) >> 4; i <= last >> 4; i++) {
+        side->fine[i] = side->keys[i << 4];
+        if ((i & 15) == 0)
+            side->coarse[i >> 4] = side->keys[i << 4];
+    }
+}
+
+/* Tell whether a change that was searched for has found its key. */
+static inline int obf_is_found(const obf_side *side, const obf_search *search, ptrdiff_t i)
+{
+    return side->keys[search->slots[i]] == search->wanted[i] && search->slots[i] < side->end;
+}
+
+OBF_APART static void obf_change_highs(
+    obf_side *side, const obf_change *changes, const obf_search *search, ptrdiff_t first,
+    ptrdiff_t end)
+{
+    ptrdiff_t i;
+    for (i = first; i < end; i++, changes++)
+        if (obf_is_found(side, search, i))
+            side->highs[search->slots[i]] = changes->high;
+}
+
+/* Have all wait that have not found their key. */
+OBF_APART static ptrdiff_t obf_wait_all(
+    const obf_side *side, const obf_search *search, ptrdiff_t first, ptrdiff_t end, uint8_t *late,
+    ptrdiff_t waiting)
+{
+    ptrdiff_t i;
+    for (i = first; i < end; i++)
+        if (!obf_is_found(side, search, i))
+            late[waiting++] = (uint8_t)i;
+    return waiting;
+}
+
+/* Return the hole that is nearest to a slot, or to what is before it; there is one somewhere. */
+static ptrdiff_t obf_nearest_hole(const obf_side *side, ptrdiff_t at)
+{
+    ptrdiff_t last = (side->room >> 6) - 1, word = at >> 6, right = -1, left;
+    uint64_t bits;
+    if (at < side->room) {
+        bits = ~side->live[word] & ~(uint64_t)0 << (at & 63);
+        while (!bits && word < last)
+            bits = ~side->live[++word];
+        if (bits)
+            right = (word << 6) + __builtin_ctzll(bits);
+    }
+    if (at > 0) {
+        word = (at - 1) >> 6;
+        bits = ~side->live[word] & ~(uint64_t)0 >> (63 - ((at - 1) & 63));
+        /* No farther than the hole on the other side, unless there is none. */
+        while (!bits && word > 0 && (right < 0 || at - (word << 6) < right - at))
+            bits = ~side->live[--word];
+        if (bits) {
+            left = (word << 6) + 63 - __builtin_clzll(bits);
+            if (right < 0 || at - left <= right - at)
+                return left;
+        }
+    }
+    return right;
+}
+
+/* Give a key that was searched for and not found a slot where the next hole is far away. */
+OBF_APART static ptrdiff_t obf_open_far(obf_side *side, ptrdiff_t at, int64_t key)
+{
+    ptrdiff_t hole = obf_nearest_hole(side, at), first = at, to = at + 1, count = hole - at;
+    if (hole < at) {
+        first = hole + 1;
+        to = hole;
+        count = at - first;
+        at--;
+    }
+    memmove(side->keys + to, side->keys + first, (size_t)count * sizeof(*side->keys));
+    memmove(side->rests + to, side->rests + first, (size_t)count * sizeof(*side->rests));
+    if (side->highs)
+        memmove(side->highs + to, side->highs + first, (size_t)count * sizeof(*side->highs));
+    side->moved += count;
+    side->keys[at] = key;
+    side->live[hole >> 6] |= (uint64_t)1 << (hole & 63);
+    if (hole >= side->end)
+        side->end = hole + 1;
+    obf_index(side, hole < at ? hole : at, hole < at ? at : hole);
+    return at;
+}
+
+/* Return how many of 16 ascending keys are below key. */
+static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
+{
+    const int64_t *at = keys;
+    at += (at[7] < key) * 8;
+    at += (at[3] < key) * 4;
+    at += (at[1] < key) * 2;
+    at += *at < key;
+    at += *at < key;
+    return at - keys;
+}
+
+/* Tell whether there is a level with a key. */
+static inline int obf_has_level(const obf_side *side, int64_t key)
+{
+    const int64_t *place = side->coarse;
+    ptrdiff_t n, half, at;
+    if (side->room == 0)
+        return 0;
+    for (n = side->coarse_count; n > OBF_STEP; n -= half) {
+        half = n >> 1;
+        place += place[half] < key ? half : 0;
+    }
+    place += obf_rank16_plain(place, key);
+    at = (place - side->coarse - (place > side->coarse)) << 4;
+    n = obf_rank16_plain(side->fine + at, key);
+    at = (at + n - (n > 0)) << 4;
+    at += obf_rank16_plain(side->keys + at, key);
+    return at < side->end && side->keys[at] == key && (side->live[at >> 6] >> (at & 63) & 1);
+}
+
+/* Move count slots, eight at most, by one: eight move, and those that must not come back. */
+static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    int64_t keys[8], kept[8];
+    obf_rest rests[8], others[8];
+    memcpy(keys, side->keys + from, sizeof(keys));
+    memcpy(kept, side->keys + to + count, sizeof(kept));
+    memcpy(side->keys + to, keys, sizeof(keys));
+    memcpy(side->keys + to + count, kept, sizeof(kept));
+    memcpy(rests, side->rests + from, sizeof(rests));
+    memcpy(others, side->rests + to + count, sizeof(others));
+    memcpy(side->rests + to, rests, sizeof(rests));
+    memcpy(side->rests + to + count, others, sizeof(others));
+}
+
+#define OBF_VARIANT(name) obf_##name##_plain
+#define OBF_TARGET
+#include "_apply.h"
+#undef OBF_VARIANT
+#undef OBF_TARGET
+
+#if OBF_AVX2
+#define OBF_TARGET __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+
+OBF_TARGET static inline ptrdiff_t obf_rank16_avx2(const int64_t *keys, int64_t key)
+{
+    const __m256i wanted = _mm256_set1_epi64x(key);
+    const __m256i *at = (const __m256i *)keys;
+    __m256i low = _mm256_packs_epi32(
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at)),
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 1)));
+    __m256i high = _mm256_packs_epi32(
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 2)),
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 3)));
+    return __builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_packs_epi16(low, high))) >> 1;
+}
+
+/* 80 bytes that are taken, 96 that are left. */
+static const uint8_t obf_taken[176] = {
+#define OBF_TEN 255, 255, 255, 255, 255, 255, 255, 255, 255, 255
+    OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN,
+#undef OBF_TEN
+};
+
+/* As obf_shift_plain; each slot is written once, be it with what it held. */
+OBF_TARGET static inline void obf_shift_avx2(
+    obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    const __m256i all = _mm256_set1_epi64x(count);
+    const __m256i *taken = (const __m256i *)(obf_taken + 80 - 10 * count);
+    const __m256i *source = (const __m256i *)(side->keys + from);
+    __m256i *target = (__m256i *)(side->keys + to);
+    __m256i a, b, c;
+    a = _mm256_blendv_epi8(_mm256_loadu_si256(target), _mm256_loadu_si256(source),
+        _mm256_cmpgt_epi64(all, _mm256_setr_epi64x(0, 1, 2, 3)));
+    b = _mm256_blendv_epi8(_mm256_loadu_si256(target + 1), _mm256_loadu_si256(source + 1),
+        _mm256_cmpgt_epi64(all, _mm256_setr_epi64x(4, 5, 6, 7)));
+    _mm256_storeu_si256(target, a);
+    _mm256_storeu_si256(target + 1, b);
+    source = (const __m256i *)(side->rests + from);
+    target = (__m256i *)(side->rests + to);
+    a = _mm256_blendv_epi8(_mm256_loadu_si256(target), _mm256_loadu_si256(source),
+        _mm256_loadu_si256(taken));
+    b = _mm256_blendv_epi8(_mm256_loadu_si256(target + 1), _mm256_loadu_si256(source + 1),
+        _mm256_loadu_si256(taken + 1));
+    c = _mm256_blendv_epi8(_mm256_loadu_si256(target + 2), _mm256_loadu_si256(source + 2),
+        _mm256_loadu_si256(taken + 2));
+    _mm256_storeu_si256(target, a);
+    _mm256_storeu_si256(target + 1, b);
+    _mm256_storeu_si256(target + 2, c);
+}
+
+#define OBF_VARIANT(name) obf_##name##_avx2
+#include "_apply.h"
+#undef OBF_VARIANT
+#undef OBF_TARGET
+#endif
+
+/* Apply changes. Of those with the same price the last wins. */
+static inline void obf_apply(obf_work *work)
+{
+#if OBF_AVX2
+    if (obf_simd) {
+        obf_apply_avx2(work);
+        return;
+    }
+#endif
+    obf_apply_plain(work);
+}
+
+#endif
