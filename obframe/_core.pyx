@@ -128,7 +128,7 @@ cdef enum:
     LINE = 64  # bytes of a line of the caches
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
-    SHORT_TEXT = 48  # bytes of a level's text that are copied at once
+    SHORT_TEXT = 32  # bytes of a level's text that are copied at once
     LEAST_KEPT = 4096
     KNOWN_TEXTS = 4096
     LONGEST_KNOWN = 32  # bytes
@@ -216,12 +216,16 @@ cdef struct Changes:
     bint borrowed  # the memory belongs to another
     bint wide  # a quantity may have any of the bits 64..95
 
-cdef struct Top:  # the best levels as they were packed last
-    bint valid
+cdef struct Best:  # the best levels of a side, as they were at some time
     int count
     uint16_t[TOP + 1] at  # where the levels' texts begin, and the end
-    int64_t[TOP] keys
+    int64_t[TOP + 1] keys  # and the least there is
     Rest[TOP] rests
+
+cdef struct Top:  # the best levels as they were packed last
+    bint valid
+    int turn  # which of the two these are; the other one takes the next
+    Best[2] best
     uint8_t[TOP_TEXT + SHORT_TEXT] text
 
 cdef struct Span:
@@ -2997,8 +3001,11 @@ cdef inline bint has_top(Side *side) noexcept nogil:
 cdef inline void spoil_top(Side *side, int64_t best) noexcept nogil:
     """Have the kept text be made anew when one of its levels may be another now."""
     cdef Top *top = <Top *>side.top
-    if top != NULL and (top.count < TOP or best >= top.keys[TOP - 1]):
-        top.valid = False
+    cdef Best *known
+    if top != NULL:
+        known = &top.best[top.turn]
+        if known.count < TOP or best >= known.keys[TOP - 1]:
+            top.valid = False
 
 
 cdef Py_ssize_t change_sides(
@@ -3174,7 +3181,8 @@ cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
         side.edge = <int64_t>(((<uint64_t>side.edge ^ flip) * factor) ^ flip)
     if top != NULL:
         top.valid = False
-        top.count = 0  # its keys are of the scale that was
+        top.best[top.turn].count = 0  # its keys are of the scale that was
+        top.best[top.turn].keys[0] = INT64_MIN
 
 
 cdef bint covers_side(Side *side, Py_ssize_t depth) noexcept nogil:
@@ -3583,7 +3591,7 @@ cdef class OrderBook:
         cdef Py_ssize_t levels = check_depth(depth)
         cdef Py_ssize_t bids = min(levels, self._bids.count)
         cdef Py_ssize_t asks = min(levels, self._asks.count)
-        cdef Py_ssize_t room = (bids + asks) * (1 + 2 * MAX_NUMBER) + 40
+        cdef Py_ssize_t room = max((bids + asks) * (1 + 2 * MAX_NUMBER), 2 * TOP_TEXT) + SHORT_TEXT + 40
         cdef uint8_t[8192] near
         cdef uint8_t *target = near
         cdef uint8_t *p
@@ -3704,24 +3712,25 @@ cdef inline uint8_t *write_level(
     return close_text(p, write_quantity(p + 1, rest.low, high_of(side, at), rest.form))
 
 
-cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
-    """Bring the text of the best levels up to date; of those that are as they were it is copied."""
-    cdef uint8_t[TOP_TEXT + SHORT_TEXT] text
-    cdef int64_t[TOP] keys
-    cdef Rest[TOP] rests
-    cdef uint16_t[TOP + 1] places
+cdef uint8_t *renew_top(uint8_t *p, Side *side, Top *top, int scale, uint64_t flip) noexcept nogil:
+    """Write the best levels, and keep their text; of those that are as they were it is copied.
+
+    Behind what it writes it may spoil ``SHORT_TEXT`` bytes.
+    """
+    cdef Best *old = &top.best[top.turn]
+    cdef Best *best = &top.best[top.turn ^ 1]
+    cdef const uint8_t *start = p
+    cdef const uint8_t *known
     cdef int count = <int>min(<Py_ssize_t>TOP, side.count)
-    cdef int old = 0
     cdef int i
+    cdef int j = 0
     cdef Py_ssize_t at
     cdef Py_ssize_t size
-    cdef Py_ssize_t word = (side.end + 63) >> 6
+    cdef Py_ssize_t word = (side.end + BLOCK - 1) >> 6
     cdef uint64_t bits = 0
-    cdef uint8_t *p = text
-    cdef const uint8_t *known
     cdef int64_t key
-    cdef Rest *rest
-    cdef Rest *was
+    cdef Rest rest
+    cdef uint16_t odd
     for i in range(count):
         while bits == 0:
             word -= 1
@@ -3730,38 +3739,38 @@ cdef void renew_top(Side *side, Top *top, int scale, uint64_t flip) noexcept nog
         bits ^= <uint64_t>1 << at
         at += word << 6
         key = side.keys[at]
-        rest = &side.rests[at]
-        keys[i] = key
-        rests[i] = rest[0]
-        places[i] = <uint16_t>(p - text)
-        while old < top.count and top.keys[old] > key:
-            old += 1
-        if old == top.count or top.keys[old] != key or side.highs != NULL:
+        rest = side.rests[at]
+        best.keys[i] = key
+        best.rests[i] = rest
+        best.at[i] = <uint16_t>(p - start)
+        while old.keys[j] > key:
+            j += 1
+        if old.keys[j] != key or j == old.count or side.highs != NULL:
             p = write_level(p, side, at, scale, flip)
             continue
-        known = top.text + top.at[old]
-        was = &top.rests[old]
-        if was.low == rest.low and was.form == rest.form:
-            size = top.at[old + 1] - top.at[old]
+        known = top.text + old.at[j]
+        odd = old.rests[j].form ^ rest.form
+        if old.rests[j].low == rest.low and odd == 0:
+            size = old.at[j + 1] - old.at[j]
             memcpy(p, known, SHORT_TEXT)
             if size > SHORT_TEXT:
                 memcpy(p, known, <size_t>size)
             p += size
-        elif (was.form ^ rest.form) & 31 == 0 and known[1] < 0xC0:
-            # The price is as it was: its text has one byte before it.
-            memcpy(p, known, 2 + 32)
+        elif odd & 31 == 0 and known[1] < 0xC0:
+            # The price is as it was: its text, of 31 bytes at most, has one byte before it.
+            memcpy(p, known, 2 + 31)
             p += 2 + (known[1] & 31)
             p = close_text(p, write_quantity(p + 1, rest.low, 0, rest.form))
         else:
             p = write_level(p, side, at, scale, flip)
-        old += 1
-    places[count] = <uint16_t>(p - text)
-    top.count = count
-    memcpy(top.at, places, sizeof(places))
-    memcpy(top.keys, keys, sizeof(keys))
-    memcpy(top.rests, rests, sizeof(rests))
-    memcpy(top.text, text, <size_t>(p - text))
+        j += 1
+    best.count = count
+    best.keys[count] = INT64_MIN
+    best.at[count] = <uint16_t>(p - start)
+    memcpy(top.text, start, <size_t>(p - start))
+    top.turn ^= 1
     top.valid = True
+    return p
 
 
 cdef uint8_t *write_best(
@@ -3776,12 +3785,17 @@ cdef uint8_t *write_best(
         side.top = top
         if top != NULL:
             top.valid = False
-            top.count = 0
+            top.turn = 0
+            top.best[0].count = 0
+            top.best[0].keys[0] = INT64_MIN
     if count <= TOP and top != NULL:
         if not top.valid:
-            renew_top(side, top, scale, flip)
-        memcpy(p, top.text, top.at[count])
-        return p + top.at[count]
+            at = renew_top(p, side, top, scale, flip) - p
+            if count == TOP or count == side.count:
+                return p + at
+        at = top.best[top.turn].at[count]
+        memcpy(p, top.text, <size_t>at)
+        return p + at
     for i in range(count):
         at = last_live(side, at)
         p = write_level(p, side, at, scale, flip)
