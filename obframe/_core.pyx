@@ -23,6 +23,7 @@ from cpython.buffer cimport (
     PyBUF_SIMPLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -1660,6 +1661,7 @@ cdef class DepthUpdate:
     cdef Changes _asks
     cdef int _scale
     cdef bint _made
+    cdef bint _lent  # its changes stand in LENT
     cdef int64_t _received
 
     def __cinit__(self):
@@ -1702,6 +1704,9 @@ cdef class DepthUpdate:
             free_changes(&event.asks)
 
     def __dealloc__(self):
+        global BORROWER
+        if self._lent:
+            BORROWER = NULL
         free_changes(&self._bids)
         free_changes(&self._asks)
 
@@ -1877,8 +1882,28 @@ cdef class DepthSnapshot:
         )
 
 
+# The changes of the update that was parsed last. Most are applied and gone before the next message
+# is parsed; one that is not takes its changes with it then. Threads without a GIL have none.
+cdef Change[2 * NEAR_CHANGES] LENT
+cdef PyObject *BORROWER = NULL
+
+
+cdef int reclaim_lent() except -1:
+    """Have what stands in LENT moved to memory of its own."""
+    global BORROWER
+    cdef DepthUpdate update
+    if BORROWER != NULL:
+        update = <DepthUpdate>BORROWER
+        if settle_changes(&update._bids, &update._asks) != OK:
+            raise MemoryError
+        update._lent = False
+        BORROWER = NULL
+    return 0
+
+
 cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
     """Judge a well-formed depth event and make it an object."""
+    global BORROWER
     cdef str symbol
     cdef DepthUpdate update
     cdef int field
@@ -1902,9 +1927,14 @@ cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
     if not r.futures:
         event.prev = event.first - 1
     update = DepthUpdate.__new__(DepthUpdate)
-    if settle_changes(&event.bids, &event.asks) != OK:
+    if not FREE_THREADED and (event.bids.borrowed or event.asks.borrowed):
+        update._fill(symbol, event)
+        update._lent = True
+        BORROWER = <PyObject *>update
+    elif settle_changes(&event.bids, &event.asks) == OK:
+        update._fill(symbol, event)
+    else:
         raise MemoryError
-    update._fill(symbol, event)
     return update
 
 
@@ -1940,7 +1970,8 @@ def parse_depth_update(data, bint futures=False):
         CapacityError: A price or quantity that does not fit the fixed point.
         TypeError: ``data`` is not a bytes-like object.
 
-    Cost: one pass over the bytes; one allocation beside the object, however many levels.
+    Cost: one pass over the bytes; an allocation beside the object only for more than 128 levels a
+    side, or when the update before it is still in use.
     """
     cdef Py_buffer view
     cdef Reader reader
@@ -1954,6 +1985,7 @@ def parse_depth_update(data, bint futures=False):
     memset(&inner, 0, sizeof(Event))
     outer.scale = BASE_SCALE
     inner.scale = BASE_SCALE
+    reclaim_lent()
     open_bytes(data, &view)
     try:
         reader.start = <const uint8_t *>view.buf
@@ -1964,7 +1996,7 @@ def parse_depth_update(data, bint futures=False):
             quotes.start = NULL
             quotes.end = NULL
             reader.quotes = &quotes
-        reader.near = near
+        reader.near = &near[0] if FREE_THREADED else &LENT[0]
         reader.near_left = 2
         code = read_message(&reader, &outer, &inner)
         if code == FAULT:
