@@ -129,6 +129,17 @@ static inline int obf_is_depth_update(const uint8_t *p)
     return memcmp(p, "\"depthUpdate\",", 14) == 0;
 }
 
+/* Tell whether "stream":" stands at p, and whether ","data":{ does. p has ten bytes. */
+static inline int obf_is_stream(const uint8_t *p)
+{
+    return memcmp(p, "\"stream\":\"", 10) == 0;
+}
+
+static inline int obf_is_data(const uint8_t *p)
+{
+    return memcmp(p, "\",\"data\":{", 10) == 0;
+}
+
 /* Count the plain characters of a string at p, eight at most. p has eight bytes. */
 static inline int obf_plain8(const uint8_t *p)
 {

@@ -55,6 +55,8 @@ cdef extern from "_core.h":
     int obf_read8(const uint8_t *, uint64_t *) noexcept nogil
     const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
     bint obf_is_depth_update(const uint8_t *) noexcept nogil
+    bint obf_is_stream(const uint8_t *) noexcept nogil
+    bint obf_is_data(const uint8_t *) noexcept nogil
     int obf_plain8(const uint8_t *) noexcept nogil
     int obf_write_short(uint8_t *, uint32_t, uint32_t, int) noexcept nogil
     bint __builtin_mul_overflow(uint64_t, uint64_t, uint64_t *) noexcept nogil
@@ -1352,15 +1354,51 @@ cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
     return OK
 
 
+cdef bint read_usual_wrapper(Reader *r, Event *event) noexcept nogil:
+    """Read ``"stream":"...","data":`` when it stands as the venue always writes it, up to the object."""
+    cdef const uint8_t *p = r.p + 10
+    cdef int plain = 8
+    if r.end - r.p <= 64 or not obf_is_stream(r.p):
+        return False
+    while plain == 8 and r.end - p > 32:
+        plain = obf_plain8(p)
+        p += plain
+    if r.end - p <= 32 or not obf_is_data(p):
+        return False
+    event.stream.start = r.p + 10
+    event.stream.size = p - event.stream.start
+    event.stream.escaped = False
+    event.seen |= 1u << F_STREAM | 1u << F_DATA
+    r.p = p + 9
+    return True
+
+
+cdef inline int read_comma(Reader *r, bint *more) noexcept nogil:
+    """Read what follows a value in an object: a comma, or the object's end."""
+    more[0] = next_is(r, c',')
+    if more[0] or next_is(r, c'}'):
+        return OK
+    if r.p == r.end:
+        return fault(r, r.end, "the message is cut short")
+    return fault(r, r.p, "no comma or brace after a value")
+
+
 cdef int read_object(Reader *r, Event *event, Event *inner, int depth) noexcept nogil:
     """Read the object at ``r.p``, the ``depth``-th container; ``inner`` takes its ``data``."""
     cdef Span key
     cdef const uint8_t *start
     cdef int field
     cdef int code
+    cdef bint more = False
     r.p += 1
     if next_is(r, c'}'):
         return OK
+    if inner != NULL and read_usual_wrapper(r, event):
+        code = read_object(r, inner, NULL, depth + 1)
+        if code == OK:
+            code = read_comma(r, &more)
+        if code != OK or not more:
+            return code
     while True:
         if not r.snapshot:
             start = r.p
@@ -1368,12 +1406,9 @@ cdef int read_object(Reader *r, Event *event, Event *inner, int depth) noexcept 
             if code != OK:
                 return code
             if r.p > start and r.p[-1] != c',':  # it ended behind a value
-                if next_is(r, c'}'):
-                    return OK
-                if not next_is(r, c','):
-                    if r.p == r.end:
-                        return fault(r, r.end, "the message is cut short")
-                    return fault(r, r.p, "no comma or brace after a value")
+                code = read_comma(r, &more)
+                if code != OK or not more:
+                    return code
         skip_space(r)
         code = read_key(r, &key)
         if code != OK:
@@ -1397,15 +1432,10 @@ cdef int read_object(Reader *r, Event *event, Event *inner, int depth) noexcept 
         else:
             event.seen |= 1u << field
             code = read_field(r, event, inner, field, depth)
-        if code != OK:
+        if code == OK:
+            code = read_comma(r, &more)
+        if code != OK or not more:
             return code
-        if next_is(r, c','):
-            continue
-        if next_is(r, c'}'):
-            return OK
-        if r.p == r.end:
-            return fault(r, r.end, "the message is cut short")
-        return fault(r, r.p, "no comma or brace after a value")
 
 
 cdef int read_message(Reader *r, Event *event, Event *inner) noexcept nogil:
