@@ -13,7 +13,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
     right = __builtin_ctzll(holes >> 16 | (uint64_t)1 << 16);
     down = left <= right;
     count = down ? left : right;
-    if (count > 8 || side->highs)
+    if (count >= OBF_STEP || side->highs)
         return obf_open_far(side, at, key);
     hole = down ? at - 1 - left : at + right;
     OBF_VARIANT(shift)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
@@ -23,25 +23,27 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
     side->live[hole >> 6] |= (uint64_t)1 << (hole & 63);
     last = hole > at ? hole : at;
     side->end = last < side->end ? side->end : last + 1;
-    /* Where no key of the indexes has changed, this writes what stands there. */
-    side->fine[last >> 4] = side->keys[last & ~(ptrdiff_t)15];
-    side->coarse[last >> 8] = side->keys[last & ~(ptrdiff_t)255];
+    /* At most one key of each index has changed; where none has, this writes what stands there. */
+    side->fine[last >> 3] = side->keys[last & ~(ptrdiff_t)7];
+    side->coarse[last >> 6] = side->keys[last & ~(ptrdiff_t)63];
     return at;
 }
 
-/* Find the slots of a side's changes, and apply those to levels that are there, or to their holes.
-   Note in late which ones insert, and have to wait; return how many wait then. */
+/* Apply those changes of a side that are of a level that is there, or of its hole. Note in late
+   which ones insert, and have to wait; return how many wait then. */
 OBF_TARGET OBF_APART static ptrdiff_t OBF_VARIANT(change)(
-    obf_side *side, const obf_change *changes, obf_search *search, ptrdiff_t first, ptrdiff_t end,
-    uint8_t *late, ptrdiff_t waiting, ptrdiff_t *unknown)
+    obf_work *work, int number, const obf_change *changes, const obf_search *search, ptrdiff_t first,
+    ptrdiff_t end, uint8_t *late, ptrdiff_t waiting)
 {
+    obf_side *side = work->sides[number];
     const int64_t *keys = side->keys;
+    int64_t best = work->best[number];
     uint64_t *live = side->live, lost = 0, gained = 0, absent = 0;
     ptrdiff_t i, last = side->end, before = waiting;
     obf_rest spare, *rests = side->rests, *target;
     for (i = first; i < end; i++, changes++) {
         int64_t key = search->wanted[i];
-        ptrdiff_t at = search->slots[i] + OBF_VARIANT(rank16)(keys + search->slots[i], key);
+        ptrdiff_t at = search->slots[i];
         uint64_t now = !obf_is_zero(changes);
         uint64_t hit = (uint64_t)(keys[at] == key) & (uint64_t)(at < last);
         uint64_t word = live[at >> 6], was; /* the next change often waits for this */
@@ -50,7 +52,7 @@ OBF_TARGET OBF_APART static ptrdiff_t OBF_VARIANT(change)(
         gained += (now & hit) - was;
         lost += (now | was) ^ 1;
         absent += (now | hit) ^ 1;
-        search->slots[i] = at;
+        best = key > best ? key : best;
         late[waiting] = (uint8_t)i;
         waiting += (ptrdiff_t)((hit ^ 1) & now);
         target = hit ? rests + at : &spare;
@@ -59,7 +61,8 @@ OBF_TARGET OBF_APART static ptrdiff_t OBF_VARIANT(change)(
         target->form = changes->form;
     }
     side->count += (ptrdiff_t)gained;
-    *unknown += (ptrdiff_t)lost;
+    work->best[number] = best;
+    work->unknown += (ptrdiff_t)lost;
     if (side->highs)
         obf_change_highs(side, changes - (end - first), search, first, end);
     /* A level that was to be deleted may be among those that come: that has to wait too. */
@@ -94,10 +97,10 @@ OBF_TARGET static inline void OBF_VARIANT(insert)(
     obf_put(side, at, change);
 }
 
-OBF_TARGET static void OBF_VARIANT(apply)(obf_work *work)
+OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
 {
     obf_side *bids = work->sides[0], *asks = work->sides[1];
-    ptrdiff_t i, n, size, split, half, at, waiting, unknown = 0;
+    ptrdiff_t i, n, size, split, half, at, waiting;
     ptrdiff_t left[2] = {work->counts[0], work->counts[1]};
     const obf_change *from[2] = {work->changes[0], work->changes[1]}, *change;
     uint8_t late[OBF_BATCH];
@@ -113,43 +116,42 @@ OBF_TARGET static void OBF_VARIANT(apply)(obf_work *work)
             change = s ? from[1] + (i - split) : from[0] + i;
             key = (int64_t)((change->price * work->factor) ^ (s ? OBF_ASK_FLIP : OBF_BID_FLIP));
             search.wanted[i] = key;
-            for (n = side->coarse_count; n > OBF_STEP; n -= half) {
+            for (n = side->coarse_count; n > 2 * OBF_STEP; n -= half) {
                 half = n >> 1;
                 place = __builtin_expect_with_probability(place[half] < key, 1, 0.5)
                     ? place + half : place;
             }
             place += OBF_VARIANT(rank16)(place, key);
-            at = (place - side->coarse - (place > side->coarse)) << 4;
+            at = (place - side->coarse - (place > side->coarse)) << 3;
             search.slots[i] = at;
             __builtin_prefetch(side->fine + at);
-            __builtin_prefetch(side->fine + at + 8);
+            __builtin_prefetch(side->live + (at >> 3));
         }
         for (i = 0; i < size; i++) {
             const obf_side *side = i >= split ? asks : bids;
-            n = OBF_VARIANT(rank16)(side->fine + search.slots[i], search.wanted[i]);
-            at = (search.slots[i] + n - (n > 0)) << 4;
+            n = OBF_VARIANT(rank8)(side->fine + search.slots[i], search.wanted[i]);
+            at = (search.slots[i] + n - (n > 0)) << 3;
             search.slots[i] = at;
             __builtin_prefetch(side->keys + at);
-            __builtin_prefetch(side->keys + at + 8);
-            __builtin_prefetch(side->live + (at >> 6));
         }
-        if (work->best[0] < INT64_MAX)
-            work->best[0] = obf_highest(&search, 0, split, work->best[0]);
-        if (work->best[1] < INT64_MAX)
-            work->best[1] = obf_highest(&search, split, size, work->best[1]);
-        waiting = OBF_VARIANT(change)(bids, from[0], &search, 0, split, late, 0, &unknown);
-        waiting = OBF_VARIANT(change)(
-            asks, from[1], &search, split, size, late, waiting, &unknown);
+        for (i = 0; i < size; i++) {
+            const obf_side *side = i >= split ? asks : bids;
+            at = search.slots[i];
+            at += OBF_VARIANT(rank8)(side->keys + at, search.wanted[i]);
+            search.slots[i] = at;
+            __builtin_prefetch(side->rests + at);
+        }
+        waiting = OBF_VARIANT(change)(work, 0, from[0], &search, 0, split, late, 0);
+        waiting = OBF_VARIANT(change)(work, 1, from[1], &search, split, size, late, waiting);
         for (n = 0; n < waiting; n++) {
             i = late[n];
             OBF_VARIANT(insert)(
                 i < split ? bids : asks, i < split ? from[0] + i : from[1] + (i - split),
-                search.wanted[i], search.slots[i], &unknown);
+                search.wanted[i], search.slots[i], &work->unknown);
         }
         left[0] -= split;
         left[1] -= size - split;
         from[0] += split;
         from[1] += size - split;
     }
-    work->unknown = unknown;
 }

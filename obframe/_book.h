@@ -1,10 +1,10 @@
 /* A side of a book in memory, and how changes are applied to it: the part that is plain C.
 
    A side is a sorted array of slots, its best price at the end. A slot is a level or a hole; keys
-   ascend over both. Three steps find a slot, each among 16 keys: of every 256th, of every 16th, of
-   all. What is applied together is searched for together, step by step, so that the searches wait
-   for memory side by side. No branch depends on where a change lies or what it does, as far as that
-   goes: none of it is foreseeable. */
+   ascend over both. Three steps find a slot: among every 64th key, among 8 of every 8th, among 8 of
+   all; eight lie in one line of the caches. Changes are searched for together, step by step, so that
+   the searches wait for memory side by side. As far as that goes no branch depends on where a change
+   lies or on what it does: none of it is foreseeable. */
 
 #ifndef OBFRAME_BOOK_H
 #define OBFRAME_BOOK_H
@@ -12,7 +12,7 @@
 #include "_core.h"
 
 #define OBF_BLOCK 64 /* slots that one word of the bits tells about */
-#define OBF_STEP 16  /* keys that a step of a search looks at */
+#define OBF_STEP 8   /* keys that a step of a search looks at; the first looks at twice as many */
 #define OBF_SPARE 16 /* slots behind the last one that may be read and written, as they were */
 #define OBF_BATCH 32 /* changes that are searched for together */
 
@@ -29,12 +29,12 @@ typedef struct __attribute__((packed)) {
 typedef struct {
     void *memory;    /* of all but the highs */
     int64_t *keys;   /* ascending; of slots past the end the largest there is */
-    int64_t *fine;   /* the key of every 16th slot */
-    int64_t *coarse; /* the key of every 256th slot */
+    int64_t *fine;   /* the key of every 8th slot */
+    int64_t *coarse; /* the key of every 64th slot */
     uint64_t *live;  /* a bit a slot: a level, not a hole; a word of ones before and behind */
     obf_rest *rests;
     uint32_t *highs;        /* bits 64..95 of the quantities; NULL as long as none is set */
-    ptrdiff_t coarse_count; /* not 0; the arrays are filled up to a multiple of 16 */
+    ptrdiff_t coarse_count; /* not 0; behind them are 16 of the largest */
     ptrdiff_t count;        /* levels */
     ptrdiff_t end;          /* slots up to the best level */
     ptrdiff_t room;         /* slots, a multiple of 64 */
@@ -51,9 +51,8 @@ typedef struct {
     const obf_change *changes[2];
     ptrdiff_t counts[2];
     uint64_t factor;   /* what brings their prices to the scale of the keys */
-    int64_t best[2];   /* INT64_MIN, and afterwards the highest key that was changed; or INT64_MAX,
-                          when nobody asks */
-    ptrdiff_t unknown; /* 0, and afterwards how many deleted a level that was not there */
+    int64_t best[2];   /* INT64_MIN, and then the highest key that was changed */
+    ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
 /* What is searched for together. */
@@ -65,8 +64,8 @@ typedef struct {
 /* Keep the compiler from telling where a pointer comes from, and from branching on it. */
 #define OBF_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
-/* What is kept out of the code that runs for every message, which stays small. */
-#define OBF_APART __attribute__((noinline, optimize("no-tree-vectorize")))
+/* What stays a function of its own: the code that runs for every message is to be small. */
+#define OBF_APART __attribute__((noinline))
 
 /* Tell whether keys rise or fall all the time, so that none comes twice. */
 OBF_APART static int obf_in_order(const obf_search *search, ptrdiff_t first, ptrdiff_t end)
@@ -79,16 +78,6 @@ OBF_APART static int obf_in_order(const obf_search *search, ptrdiff_t first, ptr
         falling &= key[i] < key[i - 1];
     }
     return rising | falling;
-}
-
-/* Return the highest key, or least when that is higher. */
-OBF_APART static int64_t obf_highest(
-    const obf_search *search, ptrdiff_t first, ptrdiff_t end, int64_t least)
-{
-    ptrdiff_t i;
-    for (i = first; i < end; i++)
-        least = search->wanted[i] > least ? search->wanted[i] : least;
-    return least;
 }
 
 static inline int obf_is_zero(const obf_change *change)
@@ -108,10 +97,10 @@ static inline void obf_put(obf_side *side, ptrdiff_t at, const obf_change *chang
 static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
 {
     ptrdiff_t i;
-    for (i = (first + 15) >> 4; i <= last >> 4; i++) {
-        side->fine[i] = side->keys[i << 4];
-        if ((i & 15) == 0)
-            side->coarse[i >> 4] = side->keys[i << 4];
+    for (i = (first + 7) >> 3; i <= last >> 3; i++) {
+        side->fine[i] = side->keys[i << 3];
+        if ((i & 7) == 0)
+            side->coarse[i >> 3] = side->keys[i << 3];
     }
 }
 
@@ -193,16 +182,22 @@ OBF_APART static ptrdiff_t obf_open_far(obf_side *side, ptrdiff_t at, int64_t ke
     return at;
 }
 
-/* Return how many of 16 ascending keys are below key. */
-static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
+/* Return how many of 8 ascending keys are below key. */
+static inline ptrdiff_t obf_rank8_plain(const int64_t *keys, int64_t key)
 {
     const int64_t *at = keys;
-    at += (at[7] < key) * 8;
     at += (at[3] < key) * 4;
     at += (at[1] < key) * 2;
     at += *at < key;
     at += *at < key;
     return at - keys;
+}
+
+/* The same of 16. */
+static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
+{
+    ptrdiff_t upper = (keys[7] < key) * 8;
+    return upper + obf_rank8_plain(keys + upper, key);
 }
 
 /* Tell whether there is a level with a key. */
@@ -212,19 +207,19 @@ static inline int obf_has_level(const obf_side *side, int64_t key)
     ptrdiff_t n, half, at;
     if (side->room == 0)
         return 0;
-    for (n = side->coarse_count; n > OBF_STEP; n -= half) {
+    for (n = side->coarse_count; n > 2 * OBF_STEP; n -= half) {
         half = n >> 1;
         place += place[half] < key ? half : 0;
     }
     place += obf_rank16_plain(place, key);
-    at = (place - side->coarse - (place > side->coarse)) << 4;
-    n = obf_rank16_plain(side->fine + at, key);
-    at = (at + n - (n > 0)) << 4;
-    at += obf_rank16_plain(side->keys + at, key);
+    at = (place - side->coarse - (place > side->coarse)) << 3;
+    n = obf_rank8_plain(side->fine + at, key);
+    at = (at + n - (n > 0)) << 3;
+    at += obf_rank8_plain(side->keys + at, key);
     return at < side->end && side->keys[at] == key && (side->live[at >> 6] >> (at & 63) & 1);
 }
 
-/* Move count slots, eight at most, by one: eight move, and those that must not come back. */
+/* Move count slots, at most eight, by one: eight move, and those that must not come back. */
 static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     int64_t keys[8], kept[8];
@@ -247,6 +242,16 @@ static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from,
 
 #if OBF_AVX2
 #define OBF_TARGET __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
+
+OBF_TARGET static inline ptrdiff_t obf_rank8_avx2(const int64_t *keys, int64_t key)
+{
+    const __m256i wanted = _mm256_set1_epi64x(key);
+    const __m256i *at = (const __m256i *)keys;
+    __m256i below = _mm256_packs_epi32(
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at)),
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 1)));
+    return __builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+}
 
 OBF_TARGET static inline ptrdiff_t obf_rank16_avx2(const int64_t *keys, int64_t key)
 {

@@ -13,8 +13,8 @@ A side of a book is a sorted array with its best price at the end: keys ascend, 
 is its price and an ask's key is the bitwise complement of its price, both less 2**63: signed numbers
 are what processors compare many of at once. Both sides run the same code.
 A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
-levels only as far as the next hole. Every 256th key stands in ``coarse`` too, where a search begins,
-and every 16th in ``fine``, where it goes on. What is plain C stands in ``_core.h`` and, of books, in
+levels only as far as the next hole. Every 64th key stands in ``coarse`` too, where a search begins,
+and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h`` and, of books, in
 ``_book.h``.
 """
 
@@ -67,7 +67,7 @@ cdef extern from "_core.h":
 
 
 cdef extern from "_book.h":
-    ctypedef struct Rest "obf_rest":  # a level of a book, without its key and what Side.highs has of it
+    ctypedef struct Rest "obf_rest":  # a level, without its key and what Side.highs has of it
         uint64_t low
         uint16_t form
     ctypedef struct Side "obf_side":
@@ -98,7 +98,7 @@ cdef extern from "_book.h":
     const uint64_t ASK_FLIP "OBF_ASK_FLIP"
     enum:
         BLOCK "OBF_BLOCK"  # slots of a side that one word of its bits tells about
-        STEP "OBF_STEP"  # keys that a step of a search looks at
+        STEP "OBF_STEP"  # keys that a step of a search looks at, but the first
         SPARE "OBF_SPARE"  # slots behind the last one that may be read and written, as they were
     void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
     void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
@@ -2880,8 +2880,7 @@ cdef void free_side(Side *side) noexcept nogil:
 
 cdef inline Py_ssize_t count_keys(Py_ssize_t room) noexcept nogil:
     """Return how many keys ``room`` slots take, with those that searches begin with."""
-    cdef Py_ssize_t coarse = (room + STEP * STEP - 1) // (STEP * STEP)
-    return room + SPARE + coarse * STEP + (coarse + STEP - 1) // STEP * STEP
+    return room + SPARE + room // STEP + room // BLOCK + 2 * STEP
 
 
 cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
@@ -2922,11 +2921,11 @@ cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
         return NO_MEMORY
     side.memory = memory
     side.highs = highs
-    # What a step of a search looks at lies in two lines of the caches.
+    # What a step of a search looks at lies in one line of the caches.
     side.keys = <int64_t *>((<uintptr_t>memory + LINE - 1) & ~<uintptr_t>(LINE - 1))
-    side.coarse_count = (room + STEP * STEP - 1) // (STEP * STEP)
+    side.coarse_count = room // BLOCK
     side.fine = side.keys + room + SPARE
-    side.coarse = side.fine + side.coarse_count * STEP
+    side.coarse = side.fine + room // STEP
     side.live = <uint64_t *>(side.keys + keys) + 1
     side.rests = <Rest *>(side.live + room // BLOCK + 1)
     side.room = room
@@ -3055,11 +3054,6 @@ cdef inline uint32_t high_of(Side *side, Py_ssize_t at) noexcept nogil:
     return 0 if side.highs == NULL else side.highs[at]
 
 
-cdef inline bint has_top(Side *side) noexcept nogil:
-    cdef Top *top = <Top *>side.top
-    return top != NULL and top.valid
-
-
 cdef inline void spoil_top(Side *side, int64_t best) noexcept nogil:
     """Have the kept text be made anew when one of its levels may be another now."""
     cdef Top *top = <Top *>side.top
@@ -3083,8 +3077,9 @@ cdef Py_ssize_t change_sides(
     work.counts[0] = bid_changes.count if bids.room else 0
     work.counts[1] = ask_changes.count if asks.room else 0
     work.factor = factor
-    work.best[0] = INT64_MIN if has_top(bids) else INT64_MAX
-    work.best[1] = INT64_MIN if has_top(asks) else INT64_MAX
+    work.best[0] = INT64_MIN
+    work.best[1] = INT64_MIN
+    work.unknown = 0
     obf_apply(&work)
     if work.counts[0]:
         spoil_top(bids, work.best[0])
@@ -3332,7 +3327,7 @@ cdef class OrderBook:
         symbol: The instrument's symbol, that of its rows.
         native: What its updates and snapshots call it; empty: the same.
 
-    Cost: 18.75 bytes a slot, a fourth more slots than levels; 5.5 kB more once a row was taken.
+    Cost: 19.25 bytes a slot, a fourth more slots than levels; 6.3 kB more once a row was taken.
     """
 
     cdef str _symbol
@@ -3456,7 +3451,8 @@ cdef class OrderBook:
         Of a side whose snapshot was cut at its limit, the worst levels are forgotten once there
         are more than 8,192, and more than twice as many as the snapshot gave. ``covers`` knows.
 
-        Cost: a search of some 13 steps for each change; a new level moves some ten others.
+        Cost: a search of three steps for each change, of eight keys each, and of some more in books of
+        over a thousand levels; a new level moves a few others.
         """
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1
@@ -3653,7 +3649,9 @@ cdef class OrderBook:
         cdef Py_ssize_t levels = check_depth(depth)
         cdef Py_ssize_t bids = min(levels, self._bids.count)
         cdef Py_ssize_t asks = min(levels, self._asks.count)
-        cdef Py_ssize_t room = max((bids + asks) * (1 + 2 * MAX_NUMBER), 2 * TOP_TEXT) + SHORT_TEXT + 40
+        # As many levels as are kept may be written first, whatever the depth.
+        cdef Py_ssize_t most = max(bids + asks, <Py_ssize_t>(2 * TOP))
+        cdef Py_ssize_t room = most * (1 + 2 * MAX_NUMBER) + SHORT_TEXT + 40
         cdef uint8_t[8192] near
         cdef uint8_t *target = near
         cdef uint8_t *p
