@@ -218,6 +218,43 @@ def test_row_16_reads_events_of_any_order_spaces_and_unknown_fields(
         assert describe(again) == describe(update)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_an_update_stays_what_it_is_while_others_are_parsed(seed: int) -> None:
+    """However long it is kept, whatever its size, and when it is applied at last."""
+    rng = random.Random(seed)
+    kept: list[tuple[DepthUpdate, tuple[Any, ...]]] = []
+    for number in range(40):
+        sides = [
+            [[f"{rng.randrange(1, 9999)}.{rng.randrange(10)}", f"{rng.randrange(50)}"]
+             for _ in range(rng.choice((0, 1, 5, 127, 128, 129, 300)))]
+            for _ in range(2)
+        ]  # fmt: skip
+        event = {"e": "depthUpdate", "E": number, "s": f"S{number}", "U": number, "u": number}
+        message = json.dumps({**event, "b": sides[0], "a": sides[1]}).encode()
+        if rng.random() < 0.2:
+            message = message[: rng.randrange(len(message))]
+        try:
+            update = parse_depth_update(message)
+        except MessageError:
+            continue
+        assert update is not None
+        wanted = [[tuple(level) for level in side] for side in sides]
+        expected = (f"S{number}", number, number, number - 1, number, *wanted)
+        if rng.random() < 0.8:
+            kept.append((update, expected))
+        del update
+        rng.shuffle(kept)
+        del kept[rng.choice((3, 5, 50)) :]
+        for one, what in kept:
+            assert describe(one) == what
+    for one, what in kept:
+        book = OrderBook(what[0])
+        book.apply(one)
+        # Of changes with the same price the last wins; "0" takes a level away.
+        bids = {price: (price, quantity) for price, quantity in what[5]}
+        assert sorted(book.bids()) == sorted(level for level in bids.values() if level[1] != "0")
+
+
 @given(st.data(), levels(5), levels(5), st.booleans())
 def test_row_15_every_truncation_is_refused(
     data: st.DataObject,

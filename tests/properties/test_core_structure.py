@@ -82,6 +82,8 @@ def test_a_full_side_finds_the_hole_that_is_left(seed: int, width: int, size: in
     """Levels that come and go as often keep a side at its room's limit."""
     rng = random.Random(seed)
     pair = Pair([(str(i), "1") for i in range(1, width)], [])
+    sides: tuple[set[str], set[str]] = ({str(i) for i in range(1, width)}, set())
+    unknown = 0
     for _ in range(30):
         changes = [
             (str(rng.randrange(1, 2 * width)), rng.choice(("0", "1", "1", "2")))
@@ -90,6 +92,29 @@ def test_a_full_side_finds_the_hole_that_is_left(seed: int, width: int, size: in
         pair.apply(changes, changes[::-1])
         pair.check()
         pair.check_row(rng.randrange(30))
+        # Prices come twice in a message: a delete may be of what the same message brought.
+        for prices, side in zip(sides, (changes, changes[::-1]), strict=True):
+            for price, quantity in side:
+                unknown += quantity == "0" and price not in prices
+                (prices.discard if quantity == "0" else prices.add)(price)
+        assert pair.book.unknown_deletes == unknown
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_quantities_above_64_bits_move_with_their_levels(seed: int) -> None:
+    rng = random.Random(seed)
+    pair = Pair([(str(i), f"{i}{2**64}") for i in range(1, 90, 3)], [("5", "1")])
+    for _ in range(20):
+        sides = [
+            [
+                (str(rng.randrange(1, 90)), rng.choice(("0", "1.5", f"{rng.randrange(2**90)}")))
+                for _ in range(rng.randrange(40))
+            ]
+            for _ in range(2)
+        ]
+        pair.apply(*sides)
+        pair.check()
+        pair.check_row()
 
 
 @given(st.integers(0, 2**32 - 1))
