@@ -132,6 +132,7 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
+    helps: dict[str, str] = {}
     for page in PAGES:
         if page.name == "plugins.md":
             continue  # tests/test_wheel.py follows it
@@ -146,9 +147,10 @@ def test_the_commands_of_every_page_exist(command_line: CommandLine) -> None:
                     assert arguments[1:] in [["."], *([f".[{extra}]"] for extra in extras)], line
                 case "obframe":
                     command, *_ = arguments
-                    known = command_line.run(command, "--help").stdout
+                    if command not in helps:
+                        helps[command] = command_line.run(command, "--help").stdout
                     for option in re.findall(r"--[\w-]+", line):
-                        assert option in known, f"{page.name}: {line}"
+                        assert option in helps[command], f"{page.name}: {line}"
                 case _:
                     pytest.fail(f"{page.name}: nothing tests {line!r}")
 

@@ -21,18 +21,11 @@ from typing import Any
 
 import pytest
 
+from .wheelhouse import pack_wheels
+
 ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-WITHOUT_PYTEST = """
-from obframe.testing import Exchange, FakeClock, ReferenceBook
-try:
-    from obframe.testing import StorageContract
-except ImportError as error:
-    print(error)
-"""
-
 
 WITHOUT_PYTEST = """
 from obframe.testing import Exchange, FakeClock, ReferenceBook
@@ -104,20 +97,32 @@ def test_the_source_distribution_holds_source_only(built: Path) -> None:
 
 
 class Environment:
-    """A clean virtual environment with the wheel in it, far from the checkout."""
+    """A clean virtual environment with the wheel in it, far from the checkout and any index.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: Where it is.
+        environ: What commands of it get; it has pip install from some folders of wheels only.
+    """
+
+    def __init__(self, folder: Path, *wheels: Path) -> None:
         self.folder = folder
         self.environ = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("OBFRAME_", "PYTHON")) and name != "PERSISTENT_SYMBOLS"
+            if not name.startswith(("OBFRAME_", "PIP_", "PYTHON")) and name != "PERSISTENT_SYMBOLS"
         }
-        virtual.create(folder, with_pip=True)
+        self.environ["PIP_CONFIG_FILE"] = os.devnull
+        self.environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
+        self.environ["PIP_FIND_LINKS"] = " ".join(map(str, wheels))
+        self.environ["PIP_NO_COMPILE"] = "1"  # most of it is never imported
+        self.environ["PIP_NO_INDEX"] = "1"
+        virtual.create(folder)
+        self.install("pip", python=Path(sys.executable))
 
-    def pip(self, *arguments: str | Path) -> None:
-        python = self.folder / "bin" / "python"
-        call(python, "-m", "pip", "install", "--quiet", *arguments, cwd=self.folder)
+    def install(self, *wanted: str | Path, python: Path | None = None) -> None:
+        pip = (python or self.folder / "bin" / "python", "-m", "pip")
+        into = ("--python", self.folder / "bin" / "python") if python else ()
+        call(*pip, *into, "install", "--quiet", *wanted, cwd=self.folder, environ=self.environ)
 
     def run(self, *command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
         program, *arguments = [str(part) for part in command]
@@ -140,9 +145,10 @@ class Environment:
 @pytest.fixture(scope="module")
 def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Install the wheel with nothing but its own dependencies."""
-    environment = Environment(tmp_path_factory.mktemp("venv") / "venv")
-    (wheel,) = built.glob("*.whl")
-    environment.pip(wheel)
+    wheels = tmp_path_factory.mktemp("wheels")
+    pack_wheels(wheels, ["obframe[testing]", "build", "mypy", "pip", "ruff", "setuptools"])
+    environment = Environment(tmp_path_factory.mktemp("venv") / "venv", built, wheels)
+    environment.install("obframe")
     return environment
 
 
@@ -173,7 +179,7 @@ KINDS = {"keep": "storage", "live": "feed", "pick": "symbols", "tell": "sink"}
 
 
 def test_a_new_plugin_of_each_kind_works_with_the_wheel(
-    built: Path, installed: Environment, tmp_path: Path
+    installed: Environment, tmp_path: Path
 ) -> None:
     """Begun, built, installed beside obframe's wheel, checked there, and recorded with.
 
@@ -185,8 +191,7 @@ def test_a_new_plugin_of_each_kind_works_with_the_wheel(
         project = tmp_path / f"obframe-{name}"
         build = (sys.executable, "-m", "build", "--no-isolation", "--wheel")
         call(*build, "--outdir", tmp_path / "wheels", project, cwd=tmp_path)
-    (wheel,) = built.glob("*.whl")
-    installed.pip(f"{wheel}[testing]", *sorted((tmp_path / "wheels").glob("*.whl")))
+    installed.install("obframe[testing]", *sorted((tmp_path / "wheels").glob("*.whl")))
     for name in KINDS:
         checked = installed.run("obframe", "plugins", "check", name, cwd=tmp_path)
         assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -204,13 +209,20 @@ def test_a_new_plugin_of_each_kind_works_with_the_wheel(
             "tell.url": url,
         }
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        plugins = ("--plugins", ",".join(KINDS), "--duration", "10")
+        plugins = ("--plugins", ",".join(KINDS), "--duration", "60")
         command = [str(installed.folder / "bin" / "obframe"), "run", *plugins, *sets]
         with subprocess.Popen(
             command, cwd=tmp_path, env=installed.environ, stderr=subprocess.PIPE, text=True
         ) as recorder:
-            wait_for(lambda: any(symbol == "AAA" for symbol, _ in posted) or recorder.poll())
+
+            def posts(symbol: str, least: int) -> bool:
+                assert recorder.poll() is None, recorder.communicate()
+                return sum(of == symbol for of, _ in tuple(posted)) >= least
+
+            wait_for(lambda: posts("AAA", 1))
             wanted.write_text("AAA\nBBB\n")
+            wait_for(lambda: posts("BBB", 3))
+            recorder.terminate()
             _, log = recorder.communicate(timeout=60)
     assert recorder.returncode == 0, log
     for symbol in ("AAA", "BBB"):
@@ -223,7 +235,7 @@ def test_a_new_plugin_of_each_kind_works_with_the_wheel(
         }
 
 
-def test_the_guide_can_be_followed(built: Path, installed: Environment, tmp_path: Path) -> None:
+def test_the_guide_can_be_followed(installed: Environment, tmp_path: Path) -> None:
     """Every command of docs/plugins.md in its order, every file written when the page says so."""
     page = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     steps = re.findall(
@@ -240,7 +252,6 @@ def test_the_guide_can_be_followed(built: Path, installed: Environment, tmp_path
         environ = {
             **installed.environ,
             "PATH": f"{installed.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
-            "PIP_FIND_LINKS": str(built),
             "OBFRAME_BINANCE_WS_URL": urls["ws_url"],
             "OBFRAME_BINANCE_REST_URL": urls["rest_url"],
         }

@@ -119,6 +119,11 @@ def levels(max_size: int = 12) -> st.SearchStrategy[tuple[Level, ...]]:
     return st.lists(st.tuples(prices(), quantities()), max_size=max_size).map(tuple)
 
 
+# Made once: to make them takes longer than to draw from them.
+_CHANGES = levels()
+_SIDE = levels(30)
+
+
 @st.composite
 def depth_streams(draw: st.DrawFn, max_diffs: int = 12) -> DepthStream:
     """Draw a snapshot and up to ``max_diffs`` contiguous events."""
@@ -127,8 +132,8 @@ def depth_streams(draw: st.DrawFn, max_diffs: int = 12) -> DepthStream:
     for _ in range(draw(st.integers(0, max_diffs))):
         first = last + 1
         last = first + draw(st.integers(0, 50))
-        diffs.append(Diff(first, last, draw(levels()), draw(levels())))
-    return DepthStream(start, draw(levels(30)), draw(levels(30)), tuple(diffs))
+        diffs.append(Diff(first, last, draw(_CHANGES), draw(_CHANGES)))
+    return DepthStream(start, draw(_SIDE), draw(_SIDE), tuple(diffs))
 
 
 _FAULTS = ("lost", "twice", "late", "broken", "refused", "snapshot", "snapshot")
@@ -203,6 +208,9 @@ def extra_fields() -> st.SearchStrategy[dict[str, Any]]:
     return st.dictionaries(keys, anything, max_size=3)
 
 
+_EXTRA_FIELDS = extra_fields()
+
+
 @st.composite
 def json_texts(draw: st.DrawFn, value: Any) -> str:
     """Write a JSON value with spaces, field order and escapes of strings drawn at random.
@@ -258,11 +266,11 @@ def event_messages(
     }
     if prev_update_id is not None:
         event["pu"] = prev_update_id
-    event.update(draw(extra_fields()))
+    event.update(draw(_EXTRA_FIELDS))
     message: dict[str, Any] = event
     if draw(st.booleans()):
         message = {"stream": f"{symbol.lower()}@depth@100ms", "data": event}
-        message.update(draw(extra_fields()))
+        message.update(draw(_EXTRA_FIELDS))
     text = draw(_SPACES) + draw(json_texts(message)) + draw(_SPACES)
     return text.encode()
 

@@ -604,8 +604,10 @@ def test_row_59_a_symbol_that_does_not_exist_is_named_and_the_others_run(
     assert result.returncode == 0, result.stderr
     assert "NOPE" in result.stderr
     assert lines(command_line.run("query", "AAA", "--format", "jsonl"))
-    (gap, *_) = lines(command_line.run("gaps", "NOPE", "--format", "jsonl"))
-    assert gap["reason"] == "unknown_symbol"
+    gaps = lines(command_line.run("gaps", "NOPE", "--format", "jsonl"))
+    *before, reason = [gap["reason"] for gap in gaps]
+    assert reason == "unknown_symbol"
+    assert set(before) <= {"connecting"}  # a tick may fall before the venue has told its symbols
 
 
 def test_row_59_a_run_of_which_no_symbol_exists_ends_as_a_failure(

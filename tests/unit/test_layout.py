@@ -18,7 +18,12 @@ from obframe import (
     snapshot_to_json,
 )
 
-PRICES = st.from_regex(r"[0-9]{1,9}(\.[0-9]{1,8})?", fullmatch=True)
+DIGITS = "0123456789"
+PRICES = st.builds(
+    lambda whole, fraction: f"{whole}.{fraction}" if fraction else whole,
+    st.text(DIGITS, min_size=1, max_size=9),
+    st.text(DIGITS, max_size=8),
+)
 SIDES = st.lists(st.tuples(PRICES, PRICES), max_size=20)
 
 

@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obframe import MAX_TIMESTAMP, MIN_TIMESTAMP, ObframeError, Record, Snapshot
+from obframe.testing.strategies import decimals
 from obframe.transfer import ENDINGS, FormatUnknown, _writing, export_rows, import_rows
 from obframe_plugins.memory import MemoryStorage
 
 T = 1_737_158_400
 ALWAYS = (MIN_TIMESTAMP, MAX_TIMESTAMP)
 
-number = st.from_regex(r"\A(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?\Z")
+number = decimals(10**12 - 1, 12)
 side = st.lists(st.tuples(number, number), max_size=20)
 
 
