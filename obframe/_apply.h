@@ -4,11 +4,10 @@
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
-    /* The bits of the 16 slots before and of those from there on. */
+    /* The bits of the 16 slots before and of the 48 from there on. */
     ptrdiff_t bit = at + OBF_BLOCK - 16, left, right, down, count, hole, last;
-    uint64_t holes;
-    memcpy(&holes, (const uint8_t *)(side->live - 1) + (bit >> 3), sizeof(holes));
-    holes = ~(holes >> (bit & 7));
+    const uint64_t *words = side->live - 1 + (bit >> 6);
+    uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
     left = __builtin_clzll(holes << 48 | (uint64_t)1 << 47);
     right = __builtin_ctzll(holes >> 16 | (uint64_t)1 << 16);
     down = left <= right;

@@ -1735,7 +1735,7 @@ cdef class DepthUpdate:
 
     def __dealloc__(self):
         global BORROWER
-        if self._lent:
+        if BORROWER == <PyObject *>self:
             BORROWER = NULL
         free_changes(&self._bids)
         free_changes(&self._asks)
@@ -2000,8 +2000,8 @@ def parse_depth_update(data, bint futures=False):
         CapacityError: A price or quantity that does not fit the fixed point.
         TypeError: ``data`` is not a bytes-like object.
 
-    Cost: one pass over the bytes; an allocation beside the object only for more than 128 levels a
-    side, or when the update before it is still in use.
+    Cost: one pass over the bytes; with a GIL an allocation beside the object only for more than 128
+    levels a side, or when the update before it is still in use.
     """
     cdef Py_buffer view
     cdef Reader reader
@@ -2015,9 +2015,9 @@ def parse_depth_update(data, bint futures=False):
     memset(&inner, 0, sizeof(Event))
     outer.scale = BASE_SCALE
     inner.scale = BASE_SCALE
-    reclaim_lent()
     open_bytes(data, &view)
     try:
+        reclaim_lent()  # after all that may run code of others, and parse
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
         reader.end = reader.start + view.len
@@ -2895,7 +2895,7 @@ cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
 
 cdef Py_ssize_t sizeof_side(Side *side) noexcept nogil:
     return (
-        sizeof_slots(side.room)
+        (sizeof_slots(side.room) if side.memory != NULL else 0)
         + (side.room * <Py_ssize_t>sizeof(uint32_t) if side.highs != NULL else 0)
         + (<Py_ssize_t>sizeof(Top) if side.top != NULL else 0)
     )
@@ -3451,8 +3451,8 @@ cdef class OrderBook:
         Of a side whose snapshot was cut at its limit, the worst levels are forgotten once there
         are more than 8,192, and more than twice as many as the snapshot gave. ``covers`` knows.
 
-        Cost: a search of three steps for each change, of eight keys each, and of some more in books of
-        over a thousand levels; a new level moves a few others.
+        Cost: a search of three steps for each change, among 16 keys, 8 and 8, and of some more in books
+        of over a thousand levels; a new level moves a few others.
         """
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1

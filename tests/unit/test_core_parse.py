@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import sys
 import tracemalloc
 from typing import Any
 
@@ -399,6 +400,23 @@ def test_bytes_like_objects_are_taken_and_others_not() -> None:
         parse_depth_snapshot(body(), None)  # type: ignore[arg-type]
     with pytest.raises(BufferError):
         parse_depth_update(memoryview(SPOT)[::2])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no class gives its buffer by Python code")
+def test_a_buffer_whose_code_parses_spoils_no_update() -> None:
+    kept: list[DepthUpdate] = []
+
+    class Parsing:
+        def __buffer__(self, flags: int) -> memoryview:
+            kept.append(parse(event(b='[["1","1"],["2","2"]]')))
+            return memoryview(event(b='[["3","3"]]'))
+
+    outer = parse(Parsing())  # type: ignore[arg-type]
+    parse(event(b='[["4","4"]]'))
+    assert (kept[0].bids, outer.bids) == ([("1", "1"), ("2", "2")], [("3", "3")])
+    kept.clear()
+    parse(event(b='[["5","5"]]'))
+    assert outer.bids == [("3", "3")]
 
 
 EXACT = [
