@@ -16,9 +16,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+import obframe
+from obframe import StorageError, UnknownSymbol
 from obframe.testing.brokers import KafkaCluster, NatsServer, ValkeyServer, skipping
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test trusts an authority of the world. Where this names them all in one file, each command that
+# loads aiohttp would read them, which takes longer than most of what it imports.
+os.environ["SSL_CERT_FILE"] = os.devnull
 
 # Chosen by --hypothesis-profile. The default draws the same examples every time; the nightly run
 # draws new ones.
@@ -95,6 +101,14 @@ class CommandLine:
             check=False,
         )
 
+    def count_rows(self, symbol: str) -> int:
+        """Count what a recorder has stored of a symbol by now, without a command that asks."""
+        try:
+            with obframe.open(self.folder / "obframe-data") as store:
+                return len(list(store.rows(symbol)))
+        except (StorageError, UnknownSymbol):
+            return 0
+
     @contextmanager
     def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """Run a command beside the test; it is killed at the end if it still runs."""
@@ -128,6 +142,12 @@ class CommandLine:
 def command_line(tmp_path: Path) -> CommandLine:
     """Return the command line in an empty folder."""
     return CommandLine(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def make_command_line() -> Callable[[Path], CommandLine]:
+    """Return what makes the command line in a folder."""
+    return CommandLine
 
 
 @pytest.fixture

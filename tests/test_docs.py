@@ -11,7 +11,9 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -178,6 +180,21 @@ def read_and_stop(command_line: CommandLine, line: str) -> None:
         assert process.returncode == 0, errors
 
 
+@contextmanager
+def runs_at_once(command_line: CommandLine) -> Iterator[Callable[..., None]]:
+    """Give a function that starts a command; all of them have ended well on leaving."""
+    with ExitStack() as stack:
+        started: list[tuple[tuple[str, ...], Any]] = []
+
+        def start(*arguments: str) -> None:
+            started.append((arguments, stack.enter_context(command_line.start(*arguments))))
+
+        yield start
+        for arguments, process in started:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, (arguments, errors)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["README.md", "docs/querying.md", "docs/recording.md", "docs/keeping.md"]
@@ -194,8 +211,7 @@ def test_the_commands_of_the_page_run(
             command_line.environ["OBFRAME_" + key.replace(".", "_").upper()] = value
 
         def stored() -> bool:
-            result = command_line.run("query", "ETHUSDT", "--format", "jsonl")
-            return result.stdout.count("\n") > 1
+            return bool(command_line.count_rows("ETHUSDT") > 1)
 
         if not any(line.startswith("obframe run") for line in lines):
             lines.insert(0, "obframe run --duration 3")
@@ -217,28 +233,32 @@ def test_the_commands_of_the_page_run(
 
 @pytest.mark.slow
 def test_the_symbols_page_runs(command_line: CommandLine) -> None:
-    """Its commands in order, each run for some seconds; then its Python."""
+    """Its commands in order, runs that follow each other at once; then its Python."""
     page, folder = ROOT / "docs" / "symbols.md", command_line.folder
     (listed,) = blocks(page, "text")
     (folder / "symbols.txt").write_text(listed)
     wanted = {"BTCUSDT", "ETHUSDT"}
-    command_line.environ["PERSISTENT_SYMBOLS"] = "BTCUSDT ETHUSDT"
     with command_line.venue("--symbols", "BTCUSDT,ETHUSDT") as urls:
         (rest,) = [url for url in urls if "rest_url" in url]
         command_line.environ["OBFRAME_TOP_REST_URL"] = rest.partition("rest_url=")[2]
-        for number, line in enumerate(commands(page)):
-            _, *arguments = shlex.split(line)
-            if arguments[0] != "run":
-                result = command_line.run(*arguments)
-                assert result.returncode == 0, f"{line}: {result.stderr}"
-                continue
-            if "environment" not in line:
-                command_line.environ.pop("PERSISTENT_SYMBOLS", None)
-            place = f"--set=rocksdb.path=data-{number}"
-            result = command_line.run(*arguments, "--duration", "3", place, *urls)
-            assert result.returncode == 0, f"{line}: {result.stderr}"
-            stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
-            assert {json.loads(each)["symbol"] for each in stored} == wanted, line
+        places = 0
+        for is_run, lines in groupby(commands(page), lambda line: line.startswith("obframe run ")):
+            with runs_at_once(command_line) as start:
+                for line in lines:
+                    _, *arguments = shlex.split(line)
+                    if not is_run:
+                        result = command_line.run(*arguments)
+                        assert result.returncode == 0, f"{line}: {result.stderr}"
+                        continue
+                    command_line.environ.pop("PERSISTENT_SYMBOLS", None)
+                    if "environment" in line:
+                        command_line.environ["PERSISTENT_SYMBOLS"] = "BTCUSDT ETHUSDT"
+                    places += 1
+                    start(*arguments, "--duration", "4", f"--set=rocksdb.path={places}", *urls)
+        for place in map(str, range(1, places + 1)):
+            result = command_line.run("symbols", f"--set=rocksdb.path={place}", "--format", "jsonl")
+            stored = map(json.loads, result.stdout.splitlines())
+            assert {each["symbol"] for each in stored} == wanted, place
     (source,) = blocks(page, "python")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", source],
@@ -254,7 +274,7 @@ def test_the_symbols_page_runs(command_line: CommandLine) -> None:
 def test_the_venues_page_runs(
     command_line: CommandLine, eventually: Eventually, unused_port: int
 ) -> None:
-    """Its commands in order, with a Binance and a Kraken on loopback."""
+    """Its commands, runs at once, with a Binance and a Kraken on loopback."""
     lines = [line.replace("9100", str(unused_port)) for line in commands(ROOT / "docs/venues.md")]
     several, query, gaps, alone, exchange, run = lines[:6]
     place = "--set=rocksdb.path=alone"
@@ -266,19 +286,17 @@ def test_the_venues_page_runs(
         printed = [kraken.stdout.readline().strip() for _ in range(3)]
         assert printed[2].startswith("obframe run --plugins rocksdb,kraken"), printed
         url = f"--set=kraken.ws_url=ws://127.0.0.1:{unused_port}/v2"
-        result = command_line.run(*shlex.split(several)[1:], *urls, url, "--duration", "5")
-        assert result.returncode == 0, result.stderr
+        with runs_at_once(command_line) as start:
+            start(*shlex.split(several)[1:], *urls, url, "--duration", "5")
+            start(*shlex.split(alone)[1:], place, url, "--duration", "4")
+            start(*shlex.split(run)[1:], "--set=rocksdb.path=last")
         for line in (query, gaps):
             result = command_line.run(*shlex.split(line)[1:])
             assert result.returncode == 0, result.stderr
         stored = command_line.run("symbols", "--format", "jsonl").stdout.splitlines()
         assert {json.loads(each)["symbol"] for each in stored} == {"BTCUSDT", "kraken/BTC/USD"}
-        result = command_line.run(*shlex.split(alone)[1:], place, url, "--duration", "4")
-        assert result.returncode == 0, result.stderr
         stored = command_line.run("symbols", place, "--format", "jsonl").stdout.splitlines()
         assert {json.loads(each)["symbol"] for each in stored} == {"BTC/USD", "ETH/USD"}
-        result = command_line.run(*shlex.split(run)[1:], "--set=rocksdb.path=last")
-        assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.slow
@@ -290,17 +308,15 @@ def test_the_venues_page_runs_with_coinbase(command_line: CommandLine, unused_po
         printed = [coinbase.stdout.readline().strip() for _ in range(3)]
         assert printed[2].startswith("obframe run --plugins rocksdb,coinbase"), printed
         urls = [part for part in shlex.split(run) if part.startswith("coinbase.")]
-        options = [f"--set={url}" for url in urls]
-        for line, place, wanted in (
-            (alone, "alone", {"BTC-USD", "ETH-USD"}),
-            (run, "last", {"coinbase/BTC-USD"}),
-        ):
-            stored = f"--set=rocksdb.path={place}"
-            arguments = shlex.split(line)[1:]
-            result = command_line.run(*arguments, *options, stored, "--duration", "4")
-            assert result.returncode == 0, result.stderr
-            found = command_line.run("symbols", stored, "--format", "jsonl").stdout.splitlines()
-            assert {json.loads(each)["symbol"] for each in found} == wanted
+        options = [*(f"--set={url}" for url in urls), "--duration", "4"]
+        wanted = {"alone": {"BTC-USD", "ETH-USD"}, "last": {"coinbase/BTC-USD"}}
+        with runs_at_once(command_line) as start:
+            for line, place in zip((alone, run), wanted, strict=True):
+                start(*shlex.split(line)[1:], *options, f"--set=rocksdb.path={place}")
+        for place, symbols in wanted.items():
+            stored = ("symbols", f"--set=rocksdb.path={place}", "--format", "jsonl")
+            found = command_line.run(*stored).stdout.splitlines()
+            assert {json.loads(each)["symbol"] for each in found} == symbols
 
 
 @pytest.mark.slow
@@ -317,12 +333,21 @@ def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> 
     assert command_line.run("query", "BTCUSDT", "--format", "jsonl").stdout.count("\n") >= 8
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["querying", "recording"])
-def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> None:
+@pytest.fixture(scope="module")
+def recorded(
+    make_command_line: Callable[[Path], CommandLine], tmp_path_factory: pytest.TempPathFactory
+) -> CommandLine:
+    """The command line in a folder where a symbol was recorded for six seconds."""
+    command_line = make_command_line(tmp_path_factory.mktemp("recorded"))
     with command_line.venue("--symbols", "BTCUSDT") as urls:
         result = command_line.run("run", "--symbols", "BTCUSDT", "--duration", "6", *urls)
         assert result.returncode == 0, result.stderr
+    return command_line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["querying", "recording"])
+def test_the_python_of_the_page_runs(name: str, recorded: CommandLine) -> None:
     sources = blocks(ROOT / "docs" / f"{name}.md", "python")
     assert sources
     for source in sources:
@@ -330,7 +355,7 @@ def test_the_python_of_the_page_runs(name: str, command_line: CommandLine) -> No
             [sys.executable, "-W", "error", "-c", source],
             capture_output=True,
             text=True,
-            cwd=command_line.folder,
+            cwd=recorded.folder,
             check=False,
         )
         assert done.returncode == 0, done.stderr

@@ -507,8 +507,7 @@ def recording(command_line: CommandLine, eventually: Eventually) -> Iterator[sub
 
         def stored_two() -> bool:
             assert process.poll() is None, process.communicate()
-            result = command_line.run("query", "AAA", "--format", "jsonl")
-            return result.stdout.count("\n") >= 2
+            return bool(command_line.count_rows("AAA") >= 2)
 
         eventually(stored_two, "two rows are stored")
         yield process
