@@ -34,7 +34,7 @@ def test_1500_symbols(gate: Any, tmp_path: Path) -> None:
     echo, reading = beside[0]
     assert figures.faults == []
     assert figures.messages > 1500 * 10 * 0.99
-    gate.hold("lag_1500", figures.lag * 1e3, echo)
+    gate.hold("lag_1500", figures.lag * 1e3, 1500 * reading / 1e3)
     gate.hold("latency_1500", figures.latency * 1e3, echo)
     gate.hold("cpu_1500", figures.cpu_a_message, reading)
     gate.hold("memory_1500", figures.memory * 2**20 / 1500)
