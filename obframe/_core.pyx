@@ -102,6 +102,7 @@ cdef extern from "_book.h":
         SPARE "OBF_SPARE"  # slots behind the last one that may be read and written, as they were
     void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
     void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
+    bint obf_is_zero(const Change *) noexcept nogil
     bint obf_has_level(const Side *, int64_t) noexcept nogil
     void obf_apply(Work *) noexcept nogil
 
@@ -504,10 +505,6 @@ cdef int add_quantity(Changes *changes, u128 mantissa, int decimals) noexcept no
     )
     changes.count += 1
     return OK
-
-
-cdef inline bint is_zero(uint64_t low, uint32_t high, uint16_t form) noexcept nogil:
-    return (low | high | (form >> 10)) == 0  # no branch: what is deleted is not foreseeable
 
 
 cdef Py_ssize_t write_number(uint8_t *target, u128 value, int decimals) noexcept nogil:
@@ -3042,7 +3039,7 @@ cdef int reserve_side(Side *side, Changes *changes, uint64_t factor, uint64_t fl
         for i in range(changes.count):
             change = &changes.items[i]
             more += not (
-                is_zero(change.low, change.high, change.form)
+                obf_is_zero(change)
                 or obf_has_level(side, <int64_t>((change.price * factor) ^ flip))
             )
         if side.count + more <= side.room:
@@ -3182,7 +3179,7 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
         if i + 1 < changes.count and ranks[i + 1].key == key:
             continue  # the last of those with the same price wins
         change = &changes.items[ranks[i].index]
-        if is_zero(change.low, change.high, change.form):
+        if obf_is_zero(change):
             continue
         side.keys[side.count] = key
         side.live[side.count >> 6] |= <uint64_t>1 << (side.count & 63)
