@@ -1,6 +1,33 @@
 /* How changes are applied; included by _book.h once for each kind of processor, with OBF_VARIANT
    for the names of what differs and OBF_TARGET for what the compiler may use. */
 
+/* The three steps of a search: return where the next one looks, and at last the first slot whose key
+   is not below. */
+OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_eight)(const obf_side *side, int64_t key)
+{
+    const int64_t *place = side->coarse;
+    ptrdiff_t n, half;
+    for (n = side->coarse_count; n > 2 * OBF_STEP; n -= half) {
+        half = n >> 1;
+        place = __builtin_expect_with_probability(place[half] < key, 1, 0.5) ? place + half : place;
+    }
+    place += OBF_VARIANT(rank16)(place, key);
+    return (place - side->coarse - (place > side->coarse)) << 3;
+}
+
+OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_line)(
+    const obf_side *side, ptrdiff_t at, int64_t key)
+{
+    ptrdiff_t rank = OBF_VARIANT(rank8)(side->fine + at, key);
+    return (at + rank - (rank > 0)) << 3;
+}
+
+OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
+    const obf_side *side, ptrdiff_t at, int64_t key)
+{
+    return at + OBF_VARIANT(rank8)(side->keys + at, key);
+}
+
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
@@ -99,7 +126,7 @@ OBF_TARGET static inline void OBF_VARIANT(insert)(
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
 {
     obf_side *bids = work->sides[0], *asks = work->sides[1];
-    ptrdiff_t i, n, size, split, half, at, waiting;
+    ptrdiff_t i, n, size, split, at, waiting;
     ptrdiff_t left[2] = {work->counts[0], work->counts[1]};
     const obf_change *from[2] = {work->changes[0], work->changes[1]}, *change;
     uint8_t late[OBF_BATCH];
@@ -110,33 +137,24 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         for (i = 0; i < size; i++) {
             const int s = i >= split;
             const obf_side *side = s ? asks : bids;
-            const int64_t *place = side->coarse;
             int64_t key;
             change = s ? from[1] + (i - split) : from[0] + i;
             key = (int64_t)((change->price * work->factor) ^ (s ? OBF_ASK_FLIP : OBF_BID_FLIP));
             search.wanted[i] = key;
-            for (n = side->coarse_count; n > 2 * OBF_STEP; n -= half) {
-                half = n >> 1;
-                place = __builtin_expect_with_probability(place[half] < key, 1, 0.5)
-                    ? place + half : place;
-            }
-            place += OBF_VARIANT(rank16)(place, key);
-            at = (place - side->coarse - (place > side->coarse)) << 3;
+            at = OBF_VARIANT(find_eight)(side, key);
             search.slots[i] = at;
             __builtin_prefetch(side->fine + at);
             __builtin_prefetch(side->live + (at >> 3));
         }
         for (i = 0; i < size; i++) {
             const obf_side *side = i >= split ? asks : bids;
-            n = OBF_VARIANT(rank8)(side->fine + search.slots[i], search.wanted[i]);
-            at = (search.slots[i] + n - (n > 0)) << 3;
+            at = OBF_VARIANT(find_line)(side, search.slots[i], search.wanted[i]);
             search.slots[i] = at;
             __builtin_prefetch(side->keys + at);
         }
         for (i = 0; i < size; i++) {
             const obf_side *side = i >= split ? asks : bids;
-            at = search.slots[i];
-            at += OBF_VARIANT(rank8)(side->keys + at, search.wanted[i]);
+            at = OBF_VARIANT(find_slot)(side, search.slots[i], search.wanted[i]);
             search.slots[i] = at;
             __builtin_prefetch(side->rests + at);
         }

@@ -201,25 +201,6 @@ static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
     return upper + obf_rank8_plain(keys + upper, key);
 }
 
-/* Tell whether there is a level with a key. */
-static inline int obf_has_level(const obf_side *side, int64_t key)
-{
-    const int64_t *place = side->coarse;
-    ptrdiff_t n, half, at;
-    if (side->room == 0)
-        return 0;
-    for (n = side->coarse_count; n > 2 * OBF_STEP; n -= half) {
-        half = n >> 1;
-        place += place[half] < key ? half : 0;
-    }
-    place += obf_rank16_plain(place, key);
-    at = (place - side->coarse - (place > side->coarse)) << 3;
-    n = obf_rank8_plain(side->fine + at, key);
-    at = (at + n - (n > 0)) << 3;
-    at += obf_rank8_plain(side->keys + at, key);
-    return at < side->end && side->keys[at] == key && (side->live[at >> 6] >> (at & 63) & 1);
-}
-
 /* Move count slots, at most eight, by one: eight move, and those that must not come back. */
 static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
@@ -307,6 +288,17 @@ OBF_TARGET static inline void obf_shift_avx2(
 #undef OBF_VARIANT
 #undef OBF_TARGET
 #endif
+
+/* Tell whether there is a level with a key. */
+static inline int obf_has_level(const obf_side *side, int64_t key)
+{
+    ptrdiff_t at;
+    if (side->room == 0)
+        return 0;
+    at = obf_find_line_plain(side, obf_find_eight_plain(side, key), key);
+    at = obf_find_slot_plain(side, at, key);
+    return at < side->end && side->keys[at] == key && (side->live[at >> 6] >> (at & 63) & 1);
+}
 
 /* Apply changes. Of those with the same price the last wins. */
 static inline void obf_apply(obf_work *work)
