@@ -31,144 +31,188 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
-    /* The bits of the 16 slots before and of the 48 from there on. */
-    ptrdiff_t bit = at + OBF_BLOCK - 16, left, right, down, count, hole, last;
+    /* The bits of the 32 slots before and of the 32 from there on. */
+    ptrdiff_t bit = at + OBF_BLOCK - 32, left, right, down, count, hole, last, line, i;
     const uint64_t *words = side->live - 1 + (bit >> 6);
     uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
-    left = __builtin_clzll(holes << 48 | (uint64_t)1 << 47);
-    right = __builtin_ctzll(holes >> 16 | (uint64_t)1 << 16);
+    left = __builtin_clzll(holes << 32 | (uint64_t)1 << 31);
+    right = __builtin_ctzll(holes >> 32 | (uint64_t)1 << 32);
     down = left <= right;
     count = down ? left : right;
-    if (count >= OBF_STEP || side->highs)
+    if (count >= OBF_FAR || side->highs)
         return obf_open_far(side, at, key);
     hole = down ? at - 1 - left : at + right;
-    OBF_VARIANT(shift)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
+    last = down ? at - 1 : hole;
+    line = last >> 3;
+    if (count < OBF_NEAR) {
+        OBF_VARIANT(shift)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
+    } else {
+        OBF_VARIANT(shift_more)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
+        for (i = 1; i <= OBF_FAR / 8; i++) {
+            ptrdiff_t other = line > i ? line - i : 0;
+            side->fine[other] = side->keys[other << 3];
+        }
+    }
     side->moved += count;
     at -= down;
     side->keys[at] = key;
     side->live[hole >> 6] |= (uint64_t)1 << (hole & 63);
-    last = hole > at ? hole : at;
     side->end = last < side->end ? side->end : last + 1;
-    /* At most one key of each index has changed; where none has, this writes what stands there. */
-    side->fine[last >> 3] = side->keys[last & ~(ptrdiff_t)7];
+    /* Of the first index at most one key has changed; where none has, this writes what stands there. */
+    side->fine[line] = side->keys[line << 3];
     side->coarse[last >> 6] = side->keys[last & ~(ptrdiff_t)63];
     return at;
 }
 
-/* Apply those changes of a side that are of a level that is there, or of its hole. Note in late
-   which ones insert, and have to wait; return how many wait then. */
-OBF_TARGET OBF_APART static ptrdiff_t OBF_VARIANT(change)(
-    obf_work *work, int number, const obf_change *changes, const obf_search *search, ptrdiff_t first,
-    ptrdiff_t end, uint8_t *late, ptrdiff_t waiting)
+/* Search for a slot again, after others have been moved. */
+OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
+    const obf_side *side, ptrdiff_t at, int64_t key)
 {
-    obf_side *side = work->sides[number];
     const int64_t *keys = side->keys;
-    int64_t best = work->best[number];
-    uint64_t *live = side->live, lost = 0, gained = 0, absent = 0;
-    ptrdiff_t i, last = side->end, before = waiting;
-    obf_rest spare, *rests = side->rests, *target;
-    for (i = first; i < end; i++, changes++) {
-        int64_t key = search->wanted[i];
-        ptrdiff_t at = search->slots[i];
-        uint64_t now = !obf_is_zero(changes);
-        uint64_t hit = (uint64_t)(keys[at] == key) & (uint64_t)(at < last);
-        uint64_t word = live[at >> 6], was; /* the next change often waits for this */
-        live[at >> 6] = (word & ~(hit << (at & 63))) | (now & hit) << (at & 63);
-        was = word >> (at & 63) & hit;
-        gained += (now & hit) - was;
-        lost += (now | was) ^ 1;
-        absent += (now | hit) ^ 1;
-        best = key > best ? key : best;
-        late[waiting] = (uint8_t)i;
-        waiting += (ptrdiff_t)((hit ^ 1) & now);
-        target = hit ? rests + at : &spare;
-        OBF_OPAQUE(target);
-        target->low = changes->low;
-        target->form = changes->form;
-    }
-    side->count += (ptrdiff_t)gained;
-    work->best[number] = best;
-    work->unknown += (ptrdiff_t)lost;
-    if (side->highs)
-        obf_change_highs(side, changes - (end - first), search, first, end);
-    /* A level that was to be deleted may be among those that come: that has to wait too. */
-    if (absent && waiting > before && !obf_in_order(search, first, end))
-        waiting = obf_wait_all(side, search, first, end, late, before);
-    return waiting;
+    if (__builtin_expect(keys[at] >= key && keys[at - 1] < key, 1))
+        return at;
+    at += OBF_VARIANT(rank8)(keys + at - 4, key) - 4;
+    if (keys[at] >= key && keys[at - 1] < key)
+        return at;
+    at = OBF_VARIANT(find_line)(side, OBF_VARIANT(find_eight)(side, key), key);
+    return OBF_VARIANT(find_slot)(side, at, key);
 }
 
-/* Give a level that was not there a slot. */
-OBF_TARGET static inline void OBF_VARIANT(insert)(
-    obf_side *side, const obf_change *change, int64_t key, ptrdiff_t at, ptrdiff_t *unknown)
+/* Apply changes one by one, the last one first in the arrays: prices may come again. */
+OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
+    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size)
 {
-    const int64_t *keys = side->keys;
-    /* What was inserted since the search has moved others by a slot. */
-    at += keys[at] < key;
-    at -= (at > 0) & (keys[at - (at > 0)] >= key);
-    while (keys[at] < key)
-        at++;
-    while (at > 0 && keys[at - 1] >= key)
-        at--;
-    if (keys[at] == key && at < side->end) { /* it came twice */
-        uint64_t now = !obf_is_zero(change), was = side->live[at >> 6] >> (at & 63) & 1;
-        side->live[at >> 6] ^= (was ^ now) << (at & 63);
+    ptrdiff_t i, at;
+    for (i = size - 1; i >= 0; i--) {
+        const int s = i < asks;
+        const int64_t key = search->wanted[i];
+        obf_side *side = work->sides[s];
+        uint64_t now = search->given >> i & 1, was = 0;
+        work->best[s] = key > work->best[s] ? key : work->best[s];
+        at = OBF_VARIANT(find_again)(side, search->slots[i], key);
+        if (side->keys[at] == key && at < side->end) {
+            was = side->live[at >> 6] >> (at & 63) & 1;
+            side->live[at >> 6] ^= (was ^ now) << (at & 63);
+        } else if (now) {
+            at = OBF_VARIANT(open)(side, at, key);
+        }
+        if (now)
+            obf_put(side, at, search->changes[i]);
         side->count += (ptrdiff_t)now - (ptrdiff_t)was;
-        *unknown -= (ptrdiff_t)(was & ~now);
-    } else if (!obf_is_zero(change)) {
-        at = OBF_VARIANT(open)(side, at, key);
-        side->count++;
-    } else {
-        return;
+        work->unknown += (ptrdiff_t)((now | was) ^ 1);
     }
-    obf_put(side, at, change);
+}
+
+/* Search for changes together. */
+OBF_TARGET static inline void OBF_VARIANT(search)(
+    const obf_work *work, const obf_change *const *from, obf_search *search, ptrdiff_t asks,
+    ptrdiff_t size)
+{
+    uint64_t given = 0, found = 0, were = 0;
+    ptrdiff_t i, at;
+    for (i = size - 1; i >= 0; i--) {
+        const int s = i < asks;
+        const obf_side *side = work->sides[s];
+        const obf_change *change = from[s] + ((s ? asks : size) - 1 - i);
+        int64_t key = (int64_t)((change->price * work->factor) ^ (s ? OBF_ASK_FLIP : OBF_BID_FLIP));
+        search->wanted[i] = key;
+        search->changes[i] = change;
+        given = 2 * given + !obf_is_zero(change);
+        at = OBF_VARIANT(find_eight)(side, key);
+        search->slots[i] = at;
+        __builtin_prefetch(side->fine + at);
+        __builtin_prefetch(side->live + (at >> 3));
+    }
+    for (i = size - 1; i >= 0; i--) {
+        const obf_side *side = work->sides[i < asks];
+        at = OBF_VARIANT(find_line)(side, search->slots[i], search->wanted[i]);
+        search->slots[i] = at;
+        __builtin_prefetch(side->keys + at);
+    }
+    for (i = size - 1; i >= 0; i--) {
+        const obf_side *side = work->sides[i < asks];
+        uint64_t hit;
+        at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
+        search->slots[i] = at;
+        search->rests[i] = side->rests + at;
+        __builtin_prefetch(side->rests + at);
+        hit = (uint64_t)(side->keys[at] == search->wanted[i]) & (uint64_t)(at < side->end);
+        found = 2 * found + hit;
+        were = 2 * were + (side->live[at >> 6] >> (at & 63) & hit);
+    }
+    search->given = given;
+    search->found = found;
+    search->were = were;
+}
+
+/* Apply changes that were searched for. Those of a side with the same price, if any, follow one
+   another; same has a bit for all but the last of them. */
+OBF_TARGET static inline void OBF_VARIANT(apply_all)(
+    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size, uint64_t same)
+{
+    const uint64_t of_asks = obf_ones(asks), all = obf_ones(size);
+    const uint64_t given = search->given, found = search->found;
+    /* What the change before has left, or what was there. */
+    const uint64_t were = (search->were & ~(same >> 1)) | (given >> 1 & same >> 1);
+    uint64_t left;
+    ptrdiff_t i, at;
+    for (left = found & given & ~same; left; left &= left - 1) {
+        obf_rest *target;
+        i = __builtin_ctzll(left);
+        target = search->rests[i];
+        target->low = search->changes[i]->low;
+        target->form = search->changes[i]->form;
+    }
+    for (left = found & (given ^ search->were) & ~same; left; left &= left - 1) {
+        i = __builtin_ctzll(left);
+        at = search->slots[i];
+        work->sides[i < asks]->live[at >> 6] ^= (uint64_t)1 << (at & 63);
+    }
+    if (work->sides[0]->highs || work->sides[1]->highs)
+        obf_change_highs(work, search, asks, found & given & ~same);
+    left = given & ~were;
+    work->sides[1]->count += __builtin_popcountll(left & of_asks);
+    work->sides[0]->count += __builtin_popcountll(left & ~of_asks);
+    left = were & ~given;
+    work->sides[1]->count -= __builtin_popcountll(left & of_asks);
+    work->sides[0]->count -= __builtin_popcountll(left & ~of_asks);
+    work->unknown += __builtin_popcountll(all & ~given & ~were);
+    for (left = given & ~found & ~same; left; left &= left - 1) {
+        obf_side *side;
+        i = __builtin_ctzll(left);
+        side = work->sides[i < asks];
+        at = OBF_VARIANT(find_again)(side, search->slots[i], search->wanted[i]);
+        at = OBF_VARIANT(open)(side, at, search->wanted[i]);
+        obf_put(side, at, search->changes[i]);
+    }
 }
 
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
 {
-    obf_side *bids = work->sides[0], *asks = work->sides[1];
-    ptrdiff_t i, n, size, split, at, waiting;
-    ptrdiff_t left[2] = {work->counts[0], work->counts[1]};
-    const obf_change *from[2] = {work->changes[0], work->changes[1]}, *change;
-    uint8_t late[OBF_BATCH];
+    ptrdiff_t left[2] = {work->counts[0], work->counts[1]}, size, bids, asks;
+    const obf_change *from[2] = {work->changes[0], work->changes[1]};
     obf_search search;
     while ((size = left[0] + left[1]) > 0) {
+        uint64_t above, below, of_bids, of_asks;
         size = size < OBF_BATCH ? size : OBF_BATCH;
-        split = left[0] < OBF_BATCH ? left[0] : OBF_BATCH;
-        for (i = 0; i < size; i++) {
-            const int s = i >= split;
-            const obf_side *side = s ? asks : bids;
-            int64_t key;
-            change = s ? from[1] + (i - split) : from[0] + i;
-            key = (int64_t)((change->price * work->factor) ^ (s ? OBF_ASK_FLIP : OBF_BID_FLIP));
-            search.wanted[i] = key;
-            at = OBF_VARIANT(find_eight)(side, key);
-            search.slots[i] = at;
-            __builtin_prefetch(side->fine + at);
-            __builtin_prefetch(side->live + (at >> 3));
+        bids = left[0] < OBF_BATCH ? left[0] : OBF_BATCH;
+        asks = size - bids;
+        OBF_VARIANT(search)(work, from, &search, asks, size);
+        OBF_VARIANT(compare)(&search, size, &above, &below);
+        of_asks = obf_ones(asks - 1);
+        of_bids = obf_ones(size - 1) & ~obf_ones(asks);
+        if (((of_bids & above) == 0 || (of_bids & below) == 0)
+            && ((of_asks & above) == 0 || (of_asks & below) == 0)) {
+            obf_note_best(work, 1, search.wanted, asks);
+            obf_note_best(work, 0, search.wanted + asks, bids);
+            OBF_VARIANT(apply_all)(
+                work, &search, asks, size, ((of_asks | of_bids) & ~above & ~below) << 1);
+        } else {
+            OBF_VARIANT(apply_each)(work, &search, asks, size);
         }
-        for (i = 0; i < size; i++) {
-            const obf_side *side = i >= split ? asks : bids;
-            at = OBF_VARIANT(find_line)(side, search.slots[i], search.wanted[i]);
-            search.slots[i] = at;
-            __builtin_prefetch(side->keys + at);
-        }
-        for (i = 0; i < size; i++) {
-            const obf_side *side = i >= split ? asks : bids;
-            at = OBF_VARIANT(find_slot)(side, search.slots[i], search.wanted[i]);
-            search.slots[i] = at;
-            __builtin_prefetch(side->rests + at);
-        }
-        waiting = OBF_VARIANT(change)(work, 0, from[0], &search, 0, split, late, 0);
-        waiting = OBF_VARIANT(change)(work, 1, from[1], &search, split, size, late, waiting);
-        for (n = 0; n < waiting; n++) {
-            i = late[n];
-            OBF_VARIANT(insert)(
-                i < split ? bids : asks, i < split ? from[0] + i : from[1] + (i - split),
-                search.wanted[i], search.slots[i], &work->unknown);
-        }
-        left[0] -= split;
-        left[1] -= size - split;
-        from[0] += split;
-        from[1] += size - split;
+        left[0] -= bids;
+        left[1] -= asks;
+        from[0] += bids;
+        from[1] += asks;
     }
 }

@@ -13,8 +13,11 @@
 
 #define OBF_BLOCK 64 /* slots that one word of the bits tells about */
 #define OBF_STEP 8   /* keys that a step of a search looks at; the first looks at twice as many */
-#define OBF_SPARE 16 /* slots behind the last one that may be read and written, as they were */
-#define OBF_BATCH 32 /* changes that are searched for together */
+#define OBF_SPARE 32 /* slots behind the last one that may be read and written, as they were */
+#define OBF_NEAR 8   /* slots that a short move may take, one less than that */
+#define OBF_FAR 24   /* the same of a longer one */
+#define OBF_GUARD 8  /* keys before the first one, the smallest there is */
+#define OBF_BATCH 64 /* changes that are searched for together */
 
 /* What turns a price into a key, and a key back into its price. */
 #define OBF_BID_FLIP ((uint64_t)1 << 63)
@@ -55,10 +58,15 @@ typedef struct {
     ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
-/* What is searched for together. */
+/* What is searched for together, the last change first. */
 typedef struct {
-    int64_t wanted[OBF_BATCH];
+    int64_t wanted[OBF_BATCH + 4];
     ptrdiff_t slots[OBF_BATCH]; /* of the indexes, and at last the first key that is not below */
+    const obf_change *changes[OBF_BATCH];
+    obf_rest *rests[OBF_BATCH]; /* what stands in the slots */
+    uint64_t given;             /* a bit a change: it gives a quantity, and does not delete */
+    uint64_t found;             /* it has found its key, be it a hole's */
+    uint64_t were;              /* it has found a level */
 } obf_search;
 
 /* Keep the compiler from telling where a pointer comes from, and from branching on it. */
@@ -67,17 +75,10 @@ typedef struct {
 /* What stays a function of its own: the code that runs for every message is to be small. */
 #define OBF_APART __attribute__((noinline))
 
-/* Tell whether keys rise or fall all the time, so that none comes twice. */
-OBF_APART static int obf_in_order(const obf_search *search, ptrdiff_t first, ptrdiff_t end)
+/* That many of the lowest bits. */
+static inline uint64_t obf_ones(ptrdiff_t count)
 {
-    const int64_t *key = search->wanted;
-    int rising = 1, falling = 1;
-    ptrdiff_t i;
-    for (i = first + 1; i < end; i++) {
-        rising &= key[i] > key[i - 1];
-        falling &= key[i] < key[i - 1];
-    }
-    return rising | falling;
+    return count > 0 ? ~(uint64_t)0 >> (64 - count) : 0;
 }
 
 /* Without a branch: what is deleted is not foreseeable. */
@@ -105,32 +106,24 @@ static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
     }
 }
 
-/* Tell whether a change that was searched for has found its key. */
-static inline int obf_is_found(const obf_side *side, const obf_search *search, ptrdiff_t i)
+/* Note the highest key of changes whose keys rise or fall all the time. */
+static inline void obf_note_best(obf_work *work, int number, const int64_t *wanted, ptrdiff_t count)
 {
-    return side->keys[search->slots[i]] == search->wanted[i] && search->slots[i] < side->end;
+    if (count > 0) {
+        int64_t best = wanted[0] > wanted[count - 1] ? wanted[0] : wanted[count - 1];
+        work->best[number] = best > work->best[number] ? best : work->best[number];
+    }
 }
 
 OBF_APART static void obf_change_highs(
-    obf_side *side, const obf_change *changes, const obf_search *search, ptrdiff_t first,
-    ptrdiff_t end)
+    obf_work *work, const obf_search *search, ptrdiff_t asks, uint64_t given)
 {
-    ptrdiff_t i;
-    for (i = first; i < end; i++, changes++)
-        if (obf_is_found(side, search, i))
-            side->highs[search->slots[i]] = changes->high;
-}
-
-/* Have all wait that have not found their key. */
-OBF_APART static ptrdiff_t obf_wait_all(
-    const obf_side *side, const obf_search *search, ptrdiff_t first, ptrdiff_t end, uint8_t *late,
-    ptrdiff_t waiting)
-{
-    ptrdiff_t i;
-    for (i = first; i < end; i++)
-        if (!obf_is_found(side, search, i))
-            late[waiting++] = (uint8_t)i;
-    return waiting;
+    for (; given; given &= given - 1) {
+        ptrdiff_t i = __builtin_ctzll(given);
+        obf_side *side = work->sides[i < asks];
+        if (side->highs)
+            side->highs[search->slots[i]] = search->changes[i]->high;
+    }
 }
 
 /* Return the hole that is nearest to a slot, or to what is before it; there is one somewhere. */
@@ -201,11 +194,11 @@ static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
     return upper + obf_rank8_plain(keys + upper, key);
 }
 
-/* Move count slots, at most eight, by one: eight move, and those that must not come back. */
+/* Move count slots, fewer than OBF_NEAR, by one: all of those move, and what must not comes back. */
 static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
-    int64_t keys[8], kept[8];
-    obf_rest rests[8], others[8];
+    int64_t keys[OBF_NEAR], kept[OBF_NEAR];
+    obf_rest rests[OBF_NEAR], others[OBF_NEAR];
     memcpy(keys, side->keys + from, sizeof(keys));
     memcpy(kept, side->keys + to + count, sizeof(kept));
     memcpy(side->keys + to, keys, sizeof(keys));
@@ -214,6 +207,26 @@ static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from,
     memcpy(others, side->rests + to + count, sizeof(others));
     memcpy(side->rests + to, rests, sizeof(rests));
     memcpy(side->rests + to + count, others, sizeof(others));
+}
+
+/* The same of fewer than OBF_FAR. */
+static inline void obf_shift_more_plain(
+    obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    memmove(side->keys + to, side->keys + from, (size_t)count * sizeof(*side->keys));
+    memmove(side->rests + to, side->rests + from, (size_t)count * sizeof(*side->rests));
+}
+
+/* Tell of which changes the key is above that of the next one, and of which below. */
+static inline void obf_compare_plain(
+    const obf_search *search, ptrdiff_t size, uint64_t *above, uint64_t *below)
+{
+    ptrdiff_t i;
+    *above = *below = 0;
+    for (i = 0; i < size - 1; i++) {
+        *above |= (uint64_t)(search->wanted[i] > search->wanted[i + 1]) << i;
+        *below |= (uint64_t)(search->wanted[i] < search->wanted[i + 1]) << i;
+    }
 }
 
 #define OBF_VARIANT(name) obf_##name##_plain
@@ -248,39 +261,60 @@ OBF_TARGET static inline ptrdiff_t obf_rank16_avx2(const int64_t *keys, int64_t 
     return __builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_packs_epi16(low, high))) >> 1;
 }
 
-/* 80 bytes that are taken, 96 that are left. */
-static const uint8_t obf_taken[176] = {
+/* 240 bytes that are taken, 256 that are left. */
+static const uint8_t obf_taken[496] = {
 #define OBF_TEN 255, 255, 255, 255, 255, 255, 255, 255, 255, 255
-    OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN,
+#define OBF_FORTY OBF_TEN, OBF_TEN, OBF_TEN, OBF_TEN
+    OBF_FORTY, OBF_FORTY, OBF_FORTY, OBF_FORTY, OBF_FORTY, OBF_FORTY,
+#undef OBF_FORTY
 #undef OBF_TEN
 };
 
-/* As obf_shift_plain; each slot is written once, be it with what it held. */
+/* Write the first of `all` vectors' bytes, as many as are taken, from source to target, which
+   overlap; the others are written with what they held. */
+OBF_TARGET static inline __attribute__((always_inline)) void obf_blend_avx2(
+    void *to, const void *from, ptrdiff_t bytes, int vectors)
+{
+    const __m256i *taken = (const __m256i *)(obf_taken + 240 - bytes), *source = from;
+    __m256i *target = to, moved[8];
+    int i;
+    for (i = 0; i < vectors; i++)
+        moved[i] = _mm256_blendv_epi8(_mm256_loadu_si256(target + i),
+            _mm256_loadu_si256(source + i), _mm256_loadu_si256(taken + i));
+    for (i = 0; i < vectors; i++)
+        _mm256_storeu_si256(target + i, moved[i]);
+}
+
 OBF_TARGET static inline void obf_shift_avx2(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
-    const __m256i all = _mm256_set1_epi64x(count);
-    const __m256i *taken = (const __m256i *)(obf_taken + 80 - 10 * count);
-    const __m256i *source = (const __m256i *)(side->keys + from);
-    __m256i *target = (__m256i *)(side->keys + to);
-    __m256i a, b, c;
-    a = _mm256_blendv_epi8(_mm256_loadu_si256(target), _mm256_loadu_si256(source),
-        _mm256_cmpgt_epi64(all, _mm256_setr_epi64x(0, 1, 2, 3)));
-    b = _mm256_blendv_epi8(_mm256_loadu_si256(target + 1), _mm256_loadu_si256(source + 1),
-        _mm256_cmpgt_epi64(all, _mm256_setr_epi64x(4, 5, 6, 7)));
-    _mm256_storeu_si256(target, a);
-    _mm256_storeu_si256(target + 1, b);
-    source = (const __m256i *)(side->rests + from);
-    target = (__m256i *)(side->rests + to);
-    a = _mm256_blendv_epi8(_mm256_loadu_si256(target), _mm256_loadu_si256(source),
-        _mm256_loadu_si256(taken));
-    b = _mm256_blendv_epi8(_mm256_loadu_si256(target + 1), _mm256_loadu_si256(source + 1),
-        _mm256_loadu_si256(taken + 1));
-    c = _mm256_blendv_epi8(_mm256_loadu_si256(target + 2), _mm256_loadu_si256(source + 2),
-        _mm256_loadu_si256(taken + 2));
-    _mm256_storeu_si256(target, a);
-    _mm256_storeu_si256(target + 1, b);
-    _mm256_storeu_si256(target + 2, c);
+    obf_blend_avx2(side->keys + to, side->keys + from, 8 * count, 2);
+    obf_blend_avx2(side->rests + to, side->rests + from, 10 * count, 3);
+}
+
+OBF_TARGET static inline void obf_shift_more_avx2(
+    obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    obf_blend_avx2(side->keys + to, side->keys + from, 8 * count, 6);
+    obf_blend_avx2(side->rests + to, side->rests + from, 10 * count, 8);
+}
+
+OBF_TARGET static inline void obf_compare_avx2(
+    const obf_search *search, ptrdiff_t size, uint64_t *above, uint64_t *below)
+{
+    uint64_t more = 0, less = 0;
+    ptrdiff_t first, i;
+    for (first = 0; first < size - 1; first += 32)
+        for (i = first; i < first + 32; i += 4) {
+            __m256i one = _mm256_loadu_si256((const __m256i *)(search->wanted + i));
+            __m256i next = _mm256_loadu_si256((const __m256i *)(search->wanted + i + 1));
+            more |= (uint64_t)(unsigned)_mm256_movemask_pd(
+                        _mm256_castsi256_pd(_mm256_cmpgt_epi64(one, next))) << i;
+            less |= (uint64_t)(unsigned)_mm256_movemask_pd(
+                        _mm256_castsi256_pd(_mm256_cmpgt_epi64(next, one))) << i;
+        }
+    *above = more;
+    *below = less;
 }
 
 #define OBF_VARIANT(name) obf_##name##_avx2

@@ -99,6 +99,7 @@ cdef extern from "_book.h":
     enum:
         BLOCK "OBF_BLOCK"  # slots of a side that one word of its bits tells about
         STEP "OBF_STEP"  # keys that a step of a search looks at, but the first
+        GUARD "OBF_GUARD"  # keys before the first one, the smallest there is
         SPARE "OBF_SPARE"  # slots behind the last one that may be read and written, as they were
     void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
     void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
@@ -2877,7 +2878,7 @@ cdef void free_side(Side *side) noexcept nogil:
 
 cdef inline Py_ssize_t count_keys(Py_ssize_t room) noexcept nogil:
     """Return how many keys ``room`` slots take, with those that searches begin with."""
-    return room + SPARE + room // STEP + room // BLOCK + 2 * STEP
+    return GUARD + room + SPARE + room // STEP + room // BLOCK + 2 * STEP
 
 
 cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
@@ -2904,7 +2905,7 @@ cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
 
 cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
-    cdef Py_ssize_t keys = count_keys(room)
+    cdef Py_ssize_t keys = count_keys(room) - GUARD
     cdef Py_ssize_t i
     cdef uint32_t *highs = NULL
     cdef void *memory
@@ -2919,7 +2920,7 @@ cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     side.memory = memory
     side.highs = highs
     # What a step of a search looks at lies in one line of the caches.
-    side.keys = <int64_t *>((<uintptr_t>memory + LINE - 1) & ~<uintptr_t>(LINE - 1))
+    side.keys = <int64_t *>((<uintptr_t>memory + LINE - 1) & ~<uintptr_t>(LINE - 1)) + GUARD
     side.coarse_count = room // BLOCK
     side.fine = side.keys + room + SPARE
     side.coarse = side.fine + room // STEP
@@ -2928,6 +2929,8 @@ cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     side.room = room
     side.end = 0
     side.moved = 0
+    for i in range(GUARD):
+        side.keys[i - GUARD] = INT64_MIN
     for i in range(keys):
         side.keys[i] = INT64_MAX
     memset(side.live, 0, <size_t>(room // BLOCK) * sizeof(uint64_t))
