@@ -12,7 +12,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_eight)(const obf_side *side,
         place = __builtin_expect_with_probability(place[half] < key, 1, 0.5) ? place + half : place;
     }
     place += OBF_VARIANT(rank16)(place, key);
-    return (place - side->coarse - (place > side->coarse)) << 3;
+    return ((const char *)place - (const char *)side->coarse) - 8 * (place > side->coarse);
 }
 
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_line)(
@@ -32,7 +32,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
     /* The bits of the 32 slots before and of the 32 from there on. */
-    ptrdiff_t bit = at + OBF_BLOCK - 32, left, right, down, count, hole, last, line, i;
+    ptrdiff_t bit = at + OBF_BLOCK - 32, left, right, down, count, hole, last, line, to, from, i;
     const uint64_t *words = side->live - 1 + (bit >> 6);
     uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
     left = __builtin_clzll(holes << 32 | (uint64_t)1 << 31);
@@ -44,21 +44,24 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
     hole = down ? at - 1 - left : at + right;
     last = down ? at - 1 : hole;
     line = last >> 3;
+    to = down ? hole : at + 1;
+    from = down ? hole + 1 : at;
+    at -= down;
     if (count < OBF_NEAR) {
-        OBF_VARIANT(shift)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
+        OBF_VARIANT(shift)(side, to, from, count);
+        side->keys[at] = key;
     } else {
-        OBF_VARIANT(shift_more)(side, down ? hole : at + 1, down ? hole + 1 : at, count);
+        OBF_VARIANT(shift_more)(side, to, from, count);
+        side->keys[at] = key;
         for (i = 1; i <= OBF_FAR / 8; i++) {
             ptrdiff_t other = line > i ? line - i : 0;
             side->fine[other] = side->keys[other << 3];
         }
     }
     side->moved += count;
-    at -= down;
-    side->keys[at] = key;
     side->live[hole >> 6] |= (uint64_t)1 << (hole & 63);
     side->end = last < side->end ? side->end : last + 1;
-    /* Of the first index at most one key has changed; where none has, this writes what stands there. */
+    /* At most one key has changed of each index; where none has, this writes what stands there. */
     side->fine[line] = side->keys[line << 3];
     side->coarse[last >> 6] = side->keys[last & ~(ptrdiff_t)63];
     return at;
@@ -108,13 +111,16 @@ OBF_TARGET static inline void OBF_VARIANT(search)(
     const obf_work *work, const obf_change *const *from, obf_search *search, ptrdiff_t asks,
     ptrdiff_t size)
 {
+    /* Read and not chosen: where the bids end is not foreseeable either. */
+    const uint64_t flips[2] = {OBF_BID_FLIP, OBF_ASK_FLIP};
+    const ptrdiff_t firsts[2] = {size - 1, asks - 1};
     uint64_t given = 0, found = 0, were = 0;
     ptrdiff_t i, at;
     for (i = size - 1; i >= 0; i--) {
         const int s = i < asks;
         const obf_side *side = work->sides[s];
-        const obf_change *change = from[s] + ((s ? asks : size) - 1 - i);
-        int64_t key = (int64_t)((change->price * work->factor) ^ (s ? OBF_ASK_FLIP : OBF_BID_FLIP));
+        const obf_change *change = from[s] + (firsts[s] - i);
+        int64_t key = (int64_t)((change->price * work->factor) ^ flips[s]);
         search->wanted[i] = key;
         search->changes[i] = change;
         given = 2 * given + !obf_is_zero(change);

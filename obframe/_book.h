@@ -84,7 +84,7 @@ static inline uint64_t obf_ones(ptrdiff_t count)
 /* Without a branch: what is deleted is not foreseeable. */
 static inline int obf_is_zero(const obf_change *change)
 {
-    return (change->low | change->high | (uint64_t)(change->form >> 10)) == 0;
+    return (change->low | change->high | (uint64_t)(change->form & 0xFC00)) == 0;
 }
 
 static inline void obf_put(obf_side *side, ptrdiff_t at, const obf_change *change)
@@ -321,6 +321,82 @@ OBF_TARGET static inline void obf_compare_avx2(
 #include "_apply.h"
 #undef OBF_VARIANT
 #undef OBF_TARGET
+
+#define OBF_TARGET \
+    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq")))
+
+OBF_TARGET static inline ptrdiff_t obf_rank8_avx512(const int64_t *keys, int64_t key)
+{
+    return __builtin_popcount(
+        _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys), _mm512_set1_epi64(key)));
+}
+
+OBF_TARGET static inline ptrdiff_t obf_rank16_avx512(const int64_t *keys, int64_t key)
+{
+    const __m512i wanted = _mm512_set1_epi64(key);
+    unsigned low = _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys), wanted);
+    unsigned high = _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys + 8), wanted);
+    return __builtin_popcount(low | high << 8);
+}
+
+/* As obf_shift_plain; what is not to move is not written. */
+OBF_TARGET static inline void obf_shift_avx512(
+    obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    const uint64_t words = ((uint64_t)1 << 5 * count) - 1; /* of 16 bits, five a rest */
+    const char *source = (const char *)(side->rests + from);
+    char *target = (char *)(side->rests + to);
+    __m512i keys = _mm512_loadu_si512(side->keys + from);
+    __m512i rests = _mm512_loadu_si512(source);
+    __m128i others = _mm_loadu_si128((const __m128i *)(source + 64));
+    _mm512_mask_storeu_epi64(side->keys + to, (__mmask8)(((unsigned)1 << count) - 1), keys);
+    _mm512_mask_storeu_epi16(target, (__mmask32)words, rests);
+    _mm_mask_storeu_epi16(target + 64, (__mmask8)(words >> 32), others);
+}
+
+/* As obf_shift_more_plain. */
+OBF_TARGET static inline void obf_shift_more_avx512(
+    obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
+{
+    const uint64_t taken = ((uint64_t)1 << count) - 1;
+    const char *source = (const char *)(side->rests + from);
+    char *target = (char *)(side->rests + to);
+    __m512i keys[3], rests[4];
+    ptrdiff_t i, left;
+    for (i = 0; i < 3; i++)
+        keys[i] = _mm512_loadu_si512(side->keys + from + 8 * i);
+    for (i = 0; i < 4; i++)
+        rests[i] = _mm512_loadu_si512(source + 64 * i);
+    for (i = 0; i < 3; i++)
+        _mm512_mask_storeu_epi64(side->keys + to + 8 * i, (__mmask8)(taken >> 8 * i), keys[i]);
+    for (i = 0; i < 4; i++) {
+        left = 5 * count - 32 * i;
+        left = left < 0 ? 0 : left;
+        _mm512_mask_storeu_epi16(
+            target + 64 * i, (__mmask32)_bzhi_u32(~0u, (unsigned)(left < 32 ? left : 32)), rests[i]);
+    }
+}
+
+OBF_TARGET static inline void obf_compare_avx512(
+    const obf_search *search, ptrdiff_t size, uint64_t *above, uint64_t *below)
+{
+    uint64_t more = 0, less = 0;
+    ptrdiff_t first, i;
+    for (first = 0; first < size - 1; first += 32)
+        for (i = first; i < first + 32; i += 8) {
+            __m512i one = _mm512_loadu_si512(search->wanted + i);
+            __m512i next = _mm512_loadu_si512(search->wanted + i + 1);
+            more |= (uint64_t)_mm512_cmpgt_epi64_mask(one, next) << i;
+            less |= (uint64_t)_mm512_cmplt_epi64_mask(one, next) << i;
+        }
+    *above = more;
+    *below = less;
+}
+
+#define OBF_VARIANT(name) obf_##name##_avx512
+#include "_apply.h"
+#undef OBF_VARIANT
+#undef OBF_TARGET
 #endif
 
 /* Tell whether there is a level with a key. */
@@ -338,6 +414,10 @@ static inline int obf_has_level(const obf_side *side, int64_t key)
 static inline void obf_apply(obf_work *work)
 {
 #if OBF_AVX2
+    if (obf_simd > 1) {
+        obf_apply_avx512(work);
+        return;
+    }
     if (obf_simd) {
         obf_apply_avx2(work);
         return;

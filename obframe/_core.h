@@ -361,6 +361,8 @@ static inline void obf_choose(int wanted)
 #if OBF_AVX2
     __builtin_cpu_init();
     obf_simd = wanted && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    obf_simd += obf_simd && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 #else
     obf_simd = 0 && wanted;
 #endif
