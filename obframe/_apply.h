@@ -151,6 +151,21 @@ OBF_TARGET static inline void OBF_VARIANT(search)(
     search->were = were;
 }
 
+/* Give levels that were not there a slot. */
+OBF_TARGET OBF_APART static void OBF_VARIANT(insert)(
+    obf_work *work, const obf_search *search, ptrdiff_t asks, uint64_t left)
+{
+    ptrdiff_t i, at;
+    for (; left; left &= left - 1) {
+        obf_side *side;
+        i = __builtin_ctzll(left);
+        side = work->sides[i < asks];
+        at = OBF_VARIANT(find_again)(side, search->slots[i], search->wanted[i]);
+        at = OBF_VARIANT(open)(side, at, search->wanted[i]);
+        obf_put(side, at, search->changes[i]);
+    }
+}
+
 /* Apply changes that were searched for. Those of a side with the same price, if any, follow one
    another; same has a bit for all but the last of them. */
 OBF_TARGET static inline void OBF_VARIANT(apply_all)(
@@ -183,14 +198,7 @@ OBF_TARGET static inline void OBF_VARIANT(apply_all)(
     work->sides[1]->count -= __builtin_popcountll(left & of_asks);
     work->sides[0]->count -= __builtin_popcountll(left & ~of_asks);
     work->unknown += __builtin_popcountll(all & ~given & ~were);
-    for (left = given & ~found & ~same; left; left &= left - 1) {
-        obf_side *side;
-        i = __builtin_ctzll(left);
-        side = work->sides[i < asks];
-        at = OBF_VARIANT(find_again)(side, search->slots[i], search->wanted[i]);
-        at = OBF_VARIANT(open)(side, at, search->wanted[i]);
-        obf_put(side, at, search->changes[i]);
-    }
+    OBF_VARIANT(insert)(work, search, asks, given & ~found & ~same);
 }
 
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
