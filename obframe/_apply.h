@@ -37,15 +37,17 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
     uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
     left = __builtin_clzll(holes << 32 | (uint64_t)1 << 31);
     right = __builtin_ctzll(holes >> 32 | (uint64_t)1 << 32);
-    down = left <= right;
-    count = down ? left : right;
+    count = left <= right ? left : right;
     if (count >= OBF_FAR || side->highs)
         return obf_open_far(side, at, key);
-    hole = down ? at - 1 - left : at + right;
-    last = down ? at - 1 : hole;
+    /* Arithmetic instead of a choice, which compilers make a branch. */
+    down = left <= right;
+    OBF_OPAQUE(down);
+    hole = at + right - (-down & (left + right + 1));
+    last = at + right - (-down & (right + 1));
+    to = at + 1 - (-down & (left + 2));
+    from = to - 1 + 2 * down;
     line = last >> 3;
-    to = down ? hole : at + 1;
-    from = down ? hole + 1 : at;
     at -= down;
     if (count < OBF_NEAR) {
         OBF_VARIANT(shift)(side, to, from, count);

@@ -2970,49 +2970,44 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     """
     cdef Side fresh = side[0]
     cdef Py_ssize_t from_
-    cdef Py_ssize_t at
+    cdef Py_ssize_t at = 0
     cdef Py_ssize_t i
     cdef Py_ssize_t holes
-    cdef Py_ssize_t due
     cdef Py_ssize_t word
-    cdef Py_ssize_t last
-    cdef uint64_t bits = 0
+    cdef Py_ssize_t base
+    cdef uint64_t bits
     cdef uint64_t made = 0
+    cdef uint64_t place = 0
+    cdef uint64_t step
     if allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
-    # A fourth of the unused slots stays at the end, where new best prices come.
-    holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
-    fresh.end = keep + holes
-    at = fresh.end
-    due = keep >> 1  # so that no hole comes below the last level
-    i = keep
-    last = (at - 1) >> 6 if at else 0
-    word = (side.end + BLOCK - 1) >> 6
-    while i > 0:
-        while bits == 0:
-            word -= 1
-            bits = side.live[word]
-        from_ = 63 - __builtin_clzll(bits)
-        bits ^= <uint64_t>1 << from_
-        from_ += word << 6
-        if due >= keep:
-            due -= keep
-            at -= 1
-            # The key of the level below it: of equal keys, only the first may be a level's.
+    if keep > 0:
+        # A fourth of the unused slots stays at the end, where new best prices come.
+        holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
+        step = (<uint64_t>(keep + holes) << 32) // <uint64_t>keep
+        from_ = nth_best(side, keep)
+        word = from_ >> 6
+        bits = side.live[word] & (UINT64_MAX << (from_ & 63))
+        for i in range(keep):
+            while bits == 0:
+                word += 1
+                bits = side.live[word]
+            from_ = (word << 6) + __builtin_ctzll(bits)
+            bits &= bits - 1
+            base = at >> 6
+            at = <Py_ssize_t>(place >> 32)
+            place += step
+            # Of a hole behind the level the key is the level's: of equal keys only the first may
+            # be a level's.
             fresh.keys[at] = side.keys[from_]
-        at -= 1
-        if at >> 6 != last:  # its bits are complete
-            fresh.live[last] = made
-            last = at >> 6
-            made = 0
-        made |= <uint64_t>1 << (at & 63)
-        fresh.keys[at] = side.keys[from_]
-        fresh.rests[at] = side.rests[from_]
-        if side.highs != NULL:
-            fresh.highs[at] = side.highs[from_]
-        due += holes
-        i -= 1
-    fresh.live[last] = made
+            fresh.keys[at + 1] = side.keys[from_]
+            fresh.rests[at] = side.rests[from_]
+            if side.highs != NULL:
+                fresh.highs[at] = side.highs[from_]
+            made = (made if at >> 6 == base else 0) | <uint64_t>1 << (at & 63)
+            fresh.live[at >> 6] = made
+        fresh.end = at + 1
+        fresh.keys[at + 1] = INT64_MAX
     obf_index(&fresh, 0, room - 1)
     fresh.count = keep
     PyMem_RawFree(side.memory)
@@ -3113,7 +3108,7 @@ cdef void tend_side(Side *side) noexcept nogil:
     if side.edged and side.count > side.most:
         keep = side.most >> 1
         edge = max(edge, side.keys[nth_best(side, keep)])
-    elif side.room <= 2 * side.count + 256 and side.moved <= 8 * side.room:
+    elif side.room <= 2 * side.count + 256 and side.moved <= 2 * side.room:
         return
     side.moved = 0
     if spread_side(side, keep, padded(keep), False) == OK:
