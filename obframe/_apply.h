@@ -109,48 +109,73 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
 }
 
 /* Search for changes together. */
-OBF_TARGET static inline void OBF_VARIANT(search)(
-    const obf_work *work, const obf_change *const *from, obf_search *search, ptrdiff_t asks,
-    ptrdiff_t size)
+OBF_TARGET static inline __attribute__((always_inline)) uint64_t OBF_VARIANT(search_first)(
+    const obf_side *side, const obf_change *change, obf_search *search, ptrdiff_t low,
+    ptrdiff_t high, uint64_t factor, uint64_t flip, uint64_t given)
 {
-    /* Read and not chosen: where the bids end is not foreseeable either. */
-    const uint64_t flips[2] = {OBF_BID_FLIP, OBF_ASK_FLIP};
-    const ptrdiff_t firsts[2] = {size - 1, asks - 1};
-    uint64_t given = 0, found = 0, were = 0;
+    const int64_t *fine = side->fine;
+    const char *live = (const char *)side->live;
     ptrdiff_t i, at;
-    for (i = size - 1; i >= 0; i--) {
-        const int s = i < asks;
-        const obf_side *side = work->sides[s];
-        const obf_change *change = from[s] + (firsts[s] - i);
-        int64_t key = (int64_t)((change->price * work->factor) ^ flips[s]);
+    for (i = high - 1; i >= low; i--, change++) {
+        int64_t key = (int64_t)((change->price * factor) ^ flip);
         search->wanted[i] = key;
         search->changes[i] = change;
         given = 2 * given + !obf_is_zero(change);
         at = OBF_VARIANT(find_eight)(side, key);
         search->slots[i] = at;
-        __builtin_prefetch(side->fine + at);
-        __builtin_prefetch(side->live + (at >> 3));
+        __builtin_prefetch(fine + at);
+        __builtin_prefetch(live + at);
     }
-    for (i = size - 1; i >= 0; i--) {
-        const obf_side *side = work->sides[i < asks];
+    return given;
+}
+
+OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_second)(
+    const obf_side *side, obf_search *search, ptrdiff_t low, ptrdiff_t high)
+{
+    const int64_t *keys = side->keys;
+    ptrdiff_t i, at;
+    for (i = high - 1; i >= low; i--) {
         at = OBF_VARIANT(find_line)(side, search->slots[i], search->wanted[i]);
         search->slots[i] = at;
-        __builtin_prefetch(side->keys + at);
+        __builtin_prefetch(keys + at);
     }
-    for (i = size - 1; i >= 0; i--) {
-        const obf_side *side = work->sides[i < asks];
+}
+
+OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_third)(
+    const obf_side *side, obf_search *search, ptrdiff_t low, ptrdiff_t high)
+{
+    const int64_t *keys = side->keys;
+    const uint64_t *live = side->live;
+    obf_rest *rests = side->rests;
+    const ptrdiff_t end = side->end;
+    uint64_t found = search->found, were = search->were;
+    ptrdiff_t i, at;
+    for (i = high - 1; i >= low; i--) {
         uint64_t hit;
         at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
         search->slots[i] = at;
-        search->rests[i] = side->rests + at;
-        __builtin_prefetch(side->rests + at);
-        hit = (uint64_t)(side->keys[at] == search->wanted[i]) & (uint64_t)(at < side->end);
+        search->rests[i] = rests + at;
+        __builtin_prefetch(rests + at);
+        hit = (uint64_t)(keys[at] == search->wanted[i]) & (uint64_t)(at < end);
         found = 2 * found + hit;
-        were = 2 * were + (side->live[at >> 6] >> (at & 63) & hit);
+        were = 2 * were + (live[at >> 6] >> (at & 63) & hit);
     }
-    search->given = given;
     search->found = found;
     search->were = were;
+}
+
+OBF_TARGET static inline void OBF_VARIANT(search)(
+    const obf_work *work, const obf_change *const *from, obf_search *search, ptrdiff_t asks,
+    ptrdiff_t size)
+{
+    uint64_t given;
+    search->found = search->were = 0;
+    given = OBF_VARIANT(search_first)(work->sides[0], from[0], search, asks, size, work->factor, OBF_BID_FLIP, 0);
+    search->given = OBF_VARIANT(search_first)(work->sides[1], from[1], search, 0, asks, work->factor, OBF_ASK_FLIP, given);
+    OBF_VARIANT(search_second)(work->sides[0], search, asks, size);
+    OBF_VARIANT(search_second)(work->sides[1], search, 0, asks);
+    OBF_VARIANT(search_third)(work->sides[0], search, asks, size);
+    OBF_VARIANT(search_third)(work->sides[1], search, 0, asks);
 }
 
 /* Give levels that were not there a slot. */
