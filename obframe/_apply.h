@@ -1,8 +1,8 @@
 /* How changes are applied; included by _book.h once for each kind of processor, with OBF_VARIANT
    for the names of what differs and OBF_TARGET for what the compiler may use. */
 
-/* The three steps of a search: return where the next one looks, and at last the first slot whose key
-   is not below. */
+/* The three steps of a search: return where the next one looks, and at last the first slot whose
+   key is not below. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_eight)(const obf_side *side, int64_t key)
 {
     const int64_t *place = side->coarse;
@@ -31,7 +31,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
-    /* The bits of the 32 slots before and of the 32 from there on. */
+    /* Of the 32 slots before and of the 32 from there on. */
     ptrdiff_t bit = at + OBF_BLOCK - 32, left, right, down, count, hole, last, line, to, from, i;
     const uint64_t *words = side->live - 1 + (bit >> 6);
     uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
@@ -56,20 +56,21 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
         OBF_VARIANT(shift_more)(side, to, from, count);
         side->keys[at] = key;
         for (i = 1; i <= OBF_FAR / 8; i++) {
-            ptrdiff_t other = line > i ? line - i : 0;
-            side->fine[other] = side->keys[other << 3];
+            const ptrdiff_t before = line > i ? line - i : 0;
+            side->fine[before] = side->keys[before << 3];
         }
     }
     side->moved += count;
     side->live[hole >> 6] |= (uint64_t)1 << (hole & 63);
     side->end = last < side->end ? side->end : last + 1;
-    /* At most one key has changed of each index; where none has, this writes what stands there. */
+    /* Of each index at most one more key has changed; if none has, this writes what is there. */
     side->fine[line] = side->keys[line << 3];
     side->coarse[last >> 6] = side->keys[last & ~(ptrdiff_t)63];
     return at;
 }
 
-/* Search for a slot again, after others have been moved. */
+/* Search again for what was searched for, as slots have been moved since: mostly not this one, or
+   not far. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     const obf_side *side, ptrdiff_t at, int64_t key)
 {
@@ -83,38 +84,15 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     return OBF_VARIANT(find_slot)(side, at, key);
 }
 
-/* Apply changes one by one, the last one first in the arrays: prices may come again. */
-OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
-    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size)
-{
-    ptrdiff_t i, at;
-    for (i = size - 1; i >= 0; i--) {
-        const int s = i < asks;
-        const int64_t key = search->wanted[i];
-        obf_side *side = work->sides[s];
-        uint64_t now = search->given >> i & 1, was = 0;
-        work->best[s] = key > work->best[s] ? key : work->best[s];
-        at = OBF_VARIANT(find_again)(side, search->slots[i], key);
-        if (side->keys[at] == key && at < side->end) {
-            was = side->live[at >> 6] >> (at & 63) & 1;
-            side->live[at >> 6] ^= (was ^ now) << (at & 63);
-        } else if (now) {
-            at = OBF_VARIANT(open)(side, at, key);
-        }
-        if (now)
-            obf_put(side, at, search->changes[i]);
-        side->count += (ptrdiff_t)now - (ptrdiff_t)was;
-        work->unknown += (ptrdiff_t)((now | was) ^ 1);
-    }
-}
-
-/* Search for changes together. */
-OBF_TARGET static inline __attribute__((always_inline)) uint64_t OBF_VARIANT(search_first)(
-    const obf_side *side, const obf_change *change, obf_search *search, ptrdiff_t low,
-    ptrdiff_t high, uint64_t factor, uint64_t flip, uint64_t given)
+/* The three steps for the changes of a side, from high down to low; a step asks for the memory that
+   the next one reads. The bits of what they find come in from below. */
+OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
+    obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
+    ptrdiff_t high, uint64_t factor, uint64_t flip)
 {
     const int64_t *fine = side->fine;
-    const char *live = (const char *)side->live;
+    const char *live = (const char *)side->live; /* a word for eight of the index */
+    uint64_t given = search->given;
     ptrdiff_t i, at;
     for (i = high - 1; i >= low; i--, change++) {
         int64_t key = (int64_t)((change->price * factor) ^ flip);
@@ -126,11 +104,11 @@ OBF_TARGET static inline __attribute__((always_inline)) uint64_t OBF_VARIANT(sea
         __builtin_prefetch(fine + at);
         __builtin_prefetch(live + at);
     }
-    return given;
+    search->given = given;
 }
 
-OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_second)(
-    const obf_side *side, obf_search *search, ptrdiff_t low, ptrdiff_t high)
+OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_lines)(
+    obf_search *search, const obf_side *side, ptrdiff_t low, ptrdiff_t high)
 {
     const int64_t *keys = side->keys;
     ptrdiff_t i, at;
@@ -141,17 +119,16 @@ OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_
     }
 }
 
-OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_third)(
-    const obf_side *side, obf_search *search, ptrdiff_t low, ptrdiff_t high)
+OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_slots)(
+    obf_search *search, const obf_side *side, ptrdiff_t low, ptrdiff_t high)
 {
     const int64_t *keys = side->keys;
     const uint64_t *live = side->live;
-    obf_rest *rests = side->rests;
     const ptrdiff_t end = side->end;
-    uint64_t found = search->found, were = search->were;
+    obf_rest *rests = side->rests;
+    uint64_t found = search->found, were = search->were, hit;
     ptrdiff_t i, at;
     for (i = high - 1; i >= low; i--) {
-        uint64_t hit;
         at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
         search->slots[i] = at;
         search->rests[i] = rests + at;
@@ -164,18 +141,29 @@ OBF_TARGET static inline __attribute__((always_inline)) void OBF_VARIANT(search_
     search->were = were;
 }
 
-OBF_TARGET static inline void OBF_VARIANT(search)(
-    const obf_work *work, const obf_change *const *from, obf_search *search, ptrdiff_t asks,
-    ptrdiff_t size)
+/* Apply changes one by one. */
+OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
+    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size)
 {
-    uint64_t given;
-    search->found = search->were = 0;
-    given = OBF_VARIANT(search_first)(work->sides[0], from[0], search, asks, size, work->factor, OBF_BID_FLIP, 0);
-    search->given = OBF_VARIANT(search_first)(work->sides[1], from[1], search, 0, asks, work->factor, OBF_ASK_FLIP, given);
-    OBF_VARIANT(search_second)(work->sides[0], search, asks, size);
-    OBF_VARIANT(search_second)(work->sides[1], search, 0, asks);
-    OBF_VARIANT(search_third)(work->sides[0], search, asks, size);
-    OBF_VARIANT(search_third)(work->sides[1], search, 0, asks);
+    ptrdiff_t i, at;
+    for (i = size - 1; i >= 0; i--) {
+        const int number = i < asks;
+        const int64_t key = search->wanted[i];
+        obf_side *side = work->sides[number];
+        uint64_t now = search->given >> i & 1, was = 0;
+        work->best[number] = key > work->best[number] ? key : work->best[number];
+        at = OBF_VARIANT(find_again)(side, search->slots[i], key);
+        if (side->keys[at] == key && at < side->end) {
+            was = side->live[at >> 6] >> (at & 63) & 1;
+            side->live[at >> 6] ^= (was ^ now) << (at & 63);
+        } else if (now) {
+            at = OBF_VARIANT(open)(side, at, key);
+        }
+        if (now)
+            obf_put(side, at, search->changes[i]);
+        side->count += (ptrdiff_t)now - (ptrdiff_t)was;
+        work->unknown += (ptrdiff_t)((now | was) ^ 1);
+    }
 }
 
 /* Give levels that were not there a slot. */
@@ -193,23 +181,21 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(insert)(
     }
 }
 
-/* Apply changes that were searched for. Those of a side with the same price, if any, follow one
-   another; same has a bit for all but the last of them. */
+/* Apply changes whose keys rise or fall, side by side. Those with the same price follow one another
+   then; same has a bit for all but the last of them. */
 OBF_TARGET static inline void OBF_VARIANT(apply_all)(
     obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size, uint64_t same)
 {
     const uint64_t of_asks = obf_ones(asks), all = obf_ones(size);
     const uint64_t given = search->given, found = search->found;
-    /* What the change before has left, or what was there. */
-    const uint64_t were = (search->were & ~(same >> 1)) | (given >> 1 & same >> 1);
+    /* Whether a change finds a level: what the one before has left, or what was there. */
+    const uint64_t were = (search->were & ~(same >> 1)) | ((given & same) >> 1);
     uint64_t left;
     ptrdiff_t i, at;
     for (left = found & given & ~same; left; left &= left - 1) {
-        obf_rest *target;
         i = __builtin_ctzll(left);
-        target = search->rests[i];
-        target->low = search->changes[i]->low;
-        target->form = search->changes[i]->form;
+        search->rests[i]->low = search->changes[i]->low;
+        search->rests[i]->form = search->changes[i]->form;
     }
     for (left = found & (given ^ search->were) & ~same; left; left &= left - 1) {
         i = __builtin_ctzll(left);
@@ -230,6 +216,7 @@ OBF_TARGET static inline void OBF_VARIANT(apply_all)(
 
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
 {
+    obf_side *const *sides = work->sides;
     ptrdiff_t left[2] = {work->counts[0], work->counts[1]}, size, bids, asks;
     const obf_change *from[2] = {work->changes[0], work->changes[1]};
     obf_search search;
@@ -238,14 +225,22 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         size = size < OBF_BATCH ? size : OBF_BATCH;
         bids = left[0] < OBF_BATCH ? left[0] : OBF_BATCH;
         asks = size - bids;
-        OBF_VARIANT(search)(work, from, &search, asks, size);
+        search.given = search.found = search.were = 0;
+        OBF_VARIANT(find_eights)(
+            &search, sides[0], from[0], asks, size, work->factor, OBF_BID_FLIP);
+        OBF_VARIANT(find_eights)(&search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);
+        OBF_VARIANT(find_lines)(&search, sides[0], asks, size);
+        OBF_VARIANT(find_lines)(&search, sides[1], 0, asks);
+        OBF_VARIANT(find_slots)(&search, sides[0], asks, size);
+        OBF_VARIANT(find_slots)(&search, sides[1], 0, asks);
         OBF_VARIANT(compare)(&search, size, &above, &below);
+        /* All of a side but its first change, which has none before it. */
         of_asks = obf_ones(asks - 1);
         of_bids = obf_ones(size - 1) & ~obf_ones(asks);
         if (((of_bids & above) == 0 || (of_bids & below) == 0)
             && ((of_asks & above) == 0 || (of_asks & below) == 0)) {
-            obf_note_best(work, 1, search.wanted, asks);
             obf_note_best(work, 0, search.wanted + asks, bids);
+            obf_note_best(work, 1, search.wanted, asks);
             OBF_VARIANT(apply_all)(
                 work, &search, asks, size, ((of_asks | of_bids) & ~above & ~below) << 1);
         } else {

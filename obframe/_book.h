@@ -2,9 +2,10 @@
 
    A side is a sorted array of slots, its best price at the end. A slot is a level or a hole; keys
    ascend over both. Three steps find a slot: among every 64th key, among 8 of every 8th, among 8 of
-   all; eight lie in one line of the caches. Changes are searched for together, step by step, so that
-   the searches wait for memory side by side. As far as that goes no branch depends on where a change
-   lies or on what it does: none of it is foreseeable. */
+   all; eight lie in one line of the caches. Changes are searched for together, step by step, so
+   that the searches wait for memory side by side. What each of them does is noted in words of bits,
+   one a change, and done for all that do the same: where a change lies and what it does is not
+   foreseeable, and no branch depends on it but how often a loop goes round. */
 
 #ifndef OBFRAME_BOOK_H
 #define OBFRAME_BOOK_H
@@ -69,11 +70,14 @@ typedef struct {
     uint64_t were;              /* it has found a level */
 } obf_search;
 
-/* Keep the compiler from telling where a pointer comes from, and from branching on it. */
-#define OBF_OPAQUE(pointer) __asm__("" : "+r"(pointer))
+/* Keep the compiler from telling where a value comes from, and from branching on it. */
+#define OBF_OPAQUE(value) __asm__("" : "+r"(value))
 
 /* What stays a function of its own: the code that runs for every message is to be small. */
 #define OBF_APART __attribute__((noinline))
+
+/* What is not: its arguments decide what it does, and are known where it stands. */
+#define OBF_INLINE inline __attribute__((always_inline))
 
 /* That many of the lowest bits. */
 static inline uint64_t obf_ones(ptrdiff_t count)
@@ -194,7 +198,8 @@ static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
     return upper + obf_rank8_plain(keys + upper, key);
 }
 
-/* Move count slots, fewer than OBF_NEAR, by one: all of those move, and what must not comes back. */
+/* Move count slots, fewer than OBF_NEAR, by one: as many move as fit, and what must not comes back.
+*/
 static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     int64_t keys[OBF_NEAR], kept[OBF_NEAR];
@@ -210,7 +215,7 @@ static inline void obf_shift_plain(obf_side *side, ptrdiff_t to, ptrdiff_t from,
 }
 
 /* The same of fewer than OBF_FAR. */
-static inline void obf_shift_more_plain(
+OBF_APART static void obf_shift_more_plain(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     memmove(side->keys + to, side->keys + from, (size_t)count * sizeof(*side->keys));
@@ -270,9 +275,9 @@ static const uint8_t obf_taken[496] = {
 #undef OBF_TEN
 };
 
-/* Write the first of `all` vectors' bytes, as many as are taken, from source to target, which
-   overlap; the others are written with what they held. */
-OBF_TARGET static inline __attribute__((always_inline)) void obf_blend_avx2(
+/* Move so many bytes, which may come to lie over one another; those behind them, up to so many
+   vectors, are written as they were. */
+OBF_TARGET static OBF_INLINE void obf_blend_avx2(
     void *to, const void *from, ptrdiff_t bytes, int vectors)
 {
     const __m256i *taken = (const __m256i *)(obf_taken + 240 - bytes), *source = from;
@@ -285,14 +290,14 @@ OBF_TARGET static inline __attribute__((always_inline)) void obf_blend_avx2(
         _mm256_storeu_si256(target + i, moved[i]);
 }
 
-OBF_TARGET static inline void obf_shift_avx2(
+OBF_TARGET static OBF_INLINE void obf_shift_avx2(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     obf_blend_avx2(side->keys + to, side->keys + from, 8 * count, 2);
     obf_blend_avx2(side->rests + to, side->rests + from, 10 * count, 3);
 }
 
-OBF_TARGET static inline void obf_shift_more_avx2(
+OBF_TARGET OBF_APART static void obf_shift_more_avx2(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     obf_blend_avx2(side->keys + to, side->keys + from, 8 * count, 6);
@@ -321,7 +326,9 @@ OBF_TARGET static inline void obf_compare_avx2(
 #include "_apply.h"
 #undef OBF_VARIANT
 #undef OBF_TARGET
+#endif
 
+#if OBF_AVX512
 #define OBF_TARGET \
     __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq")))
 
@@ -339,8 +346,8 @@ OBF_TARGET static inline ptrdiff_t obf_rank16_avx512(const int64_t *keys, int64_
     return __builtin_popcount(low | high << 8);
 }
 
-/* As obf_shift_plain; what is not to move is not written. */
-OBF_TARGET static inline void obf_shift_avx512(
+/* As obf_shift_plain; what must not move is not written. */
+OBF_TARGET static OBF_INLINE void obf_shift_avx512(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     const uint64_t words = ((uint64_t)1 << 5 * count) - 1; /* of 16 bits, five a rest */
@@ -355,7 +362,7 @@ OBF_TARGET static inline void obf_shift_avx512(
 }
 
 /* As obf_shift_more_plain. */
-OBF_TARGET static inline void obf_shift_more_avx512(
+OBF_TARGET OBF_APART static void obf_shift_more_avx512(
     obf_side *side, ptrdiff_t to, ptrdiff_t from, ptrdiff_t count)
 {
     const uint64_t taken = ((uint64_t)1 << count) - 1;
@@ -373,7 +380,8 @@ OBF_TARGET static inline void obf_shift_more_avx512(
         left = 5 * count - 32 * i;
         left = left < 0 ? 0 : left;
         _mm512_mask_storeu_epi16(
-            target + 64 * i, (__mmask32)_bzhi_u32(~0u, (unsigned)(left < 32 ? left : 32)), rests[i]);
+            target + 64 * i, (__mmask32)_bzhi_u32(~(unsigned)0, left < 32 ? (unsigned)left : 32),
+            rests[i]);
     }
 }
 
@@ -413,11 +421,13 @@ static inline int obf_has_level(const obf_side *side, int64_t key)
 /* Apply changes. Of those with the same price the last wins. */
 static inline void obf_apply(obf_work *work)
 {
-#if OBF_AVX2
+#if OBF_AVX512
     if (obf_simd > 1) {
         obf_apply_avx512(work);
         return;
     }
+#endif
+#if OBF_AVX2
     if (obf_simd) {
         obf_apply_avx2(work);
         return;

@@ -1,7 +1,8 @@
 /* Digits to numbers and back, many at once: the part of the core that is plain C.
 
    Everything here has a portable twin with the same results, chosen by a machine that lacks what is
-   needed, by -DOBFRAME_NO_SIMD (words of 64 bits only) or by -DOBFRAME_PORTABLE (not even those).
+   needed, by -DOBFRAME_NO_AVX512, by -DOBFRAME_NO_SIMD (words of 64 bits only) or by
+   -DOBFRAME_PORTABLE (not even those).
    Nothing reads outside of what its caller promises. */
 
 #ifndef OBFRAME_CORE_H
@@ -40,6 +41,12 @@ typedef struct {
 #include <immintrin.h>
 #else
 #define OBF_AVX2 0
+#endif
+
+#if OBF_AVX2 && !defined(OBFRAME_NO_AVX512)
+#define OBF_AVX512 1
+#else
+#define OBF_AVX512 0
 #endif
 
 #define OBF_WINDOW 2048 /* bytes of a message that are looked through at once */
@@ -353,19 +360,21 @@ static const uint8_t *obf_read_levels_avx2(
 }
 #endif
 
-static int obf_simd;
+static int obf_simd; /* 0: no such instructions; 1: AVX2; 2: AVX-512 besides */
 
 /* Look once at what the processor can do. */
 static inline void obf_choose(int wanted)
 {
+    obf_simd = 0;
 #if OBF_AVX2
     __builtin_cpu_init();
     obf_simd = wanted && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-    obf_simd += obf_simd && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#else
-    obf_simd = 0 && wanted;
 #endif
+#if OBF_AVX512
+    obf_simd += obf_simd && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+    (void)wanted;
 }
 
 /* Read levels side by side where the processor can; see obf_read_levels_avx2. */
