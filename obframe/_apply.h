@@ -55,7 +55,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t a
     } else {
         OBF_VARIANT(shift_more)(side, to, from, count);
         side->keys[at] = key;
-        for (i = 1; i <= OBF_FAR / 8; i++) {
+        for (i = 1; i < OBF_FAR / 8; i++) {
             const ptrdiff_t before = line > i ? line - i : 0;
             side->fine[before] = side->keys[before << 3];
         }

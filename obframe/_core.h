@@ -213,6 +213,8 @@ static inline int obf_write_short(
 #endif
 }
 
+static int obf_simd; /* 0: no such instructions; 1: AVX2; 2: AVX-512 besides */
+
 #if OBF_AVX2
 /* Where the digits of 16 characters go when the point before the last decimals falls out. */
 static const uint8_t obf_gather[16][16] = {
@@ -239,9 +241,28 @@ static const uint8_t obf_keep[32] = {
     255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
 };
 
+#if OBF_AVX512
 /* Find the quotes in the next OBF_WINDOW bytes, or up to the end. */
-__attribute__((target("avx2")))
-static void obf_find_quotes(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
+__attribute__((target("avx512f,avx512bw"), noinline))
+static void obf_find_quotes_avx512(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
+{
+    const __m512i quote = _mm512_set1_epi8('"');
+    ptrdiff_t size = end - p < OBF_WINDOW ? end - p : OBF_WINDOW;
+    uint64_t *out = quotes->bits;
+    quotes->start = p;
+    quotes->end = p + size;
+    for (; size >= 64; size -= 64, p += 64)
+        *out++ = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(p), quote);
+    if (size > 0) /* what is masked is not read, and has no quotes */
+        *out++ = _mm512_cmpeq_epi8_mask(
+            _mm512_maskz_loadu_epi8(((uint64_t)1 << size) - 1, p), quote);
+    *out = 0;
+}
+#endif
+
+/* The same by AVX2. */
+__attribute__((target("avx2"), noinline))
+static void obf_find_quotes_avx2(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
 {
     const __m256i quote = _mm256_set1_epi8('"');
     ptrdiff_t size = end - p < OBF_WINDOW ? end - p : OBF_WINDOW;
@@ -264,13 +285,26 @@ static void obf_find_quotes(obf_quotes *quotes, const uint8_t *p, const uint8_t 
     *out = 0;
 }
 
+static inline void obf_find_quotes(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
+{
+#if OBF_AVX512
+    if (obf_simd > 1) {
+        obf_find_quotes_avx512(quotes, p, end);
+        return;
+    }
+#endif
+    obf_find_quotes_avx2(quotes, p, end);
+}
+
 /* What brings a price with so many decimals to eight; 0 for those it cannot bring there. */
 static const uint64_t obf_to_eight[16] = {100000000, 10000000, 1000000, 100000, 10000, 1000, 100, 10, 1};
 
 /* Tell whether a number begins as none does: with its point, or with a zero before a digit. */
 static inline int obf_begins_wrong(const uint8_t *p)
 {
-    return (p[0] == '.') | ((p[0] == '0') & (p[1] >= '0'));
+    uint16_t two;
+    memcpy(&two, p, 2);
+    return p[0] == '.' || ((two ^ 0x3030) & 0xF0FF) == 0;
 }
 
 /* Read levels of the common form, without spaces, with at most 16 characters a number; prices come
@@ -282,24 +316,28 @@ static const uint8_t *obf_read_levels_avx2(
     obf_quotes *quotes, const uint8_t *p, const uint8_t *end, obf_change *out, ptrdiff_t room,
     ptrdiff_t *count)
 {
-    const __m256i zero = _mm256_set1_epi8('0'), nine = _mm256_set1_epi8(9);
-    const __m256i point = _mm256_set1_epi8('.');
-    const __m256i tens = _mm256_set1_epi16(10 | 1 << 8);
-    const __m256i hundreds = _mm256_set1_epi32(100 | 1 << 16);
-    const __m256i myriads = _mm256_set1_epi32(10000 | 1 << 16);
-    const __m256i upper = _mm256_set1_epi64x(100000000);
+    __m256i zero = _mm256_set1_epi8('0'), nine = _mm256_set1_epi8(9);
+    __m256i point = _mm256_set1_epi8('.');
+    __m256i tens = _mm256_set1_epi16(10 | 1 << 8);
+    __m256i hundreds = _mm256_set1_epi32(100 | 1 << 16);
+    __m256i myriads = _mm256_set1_epi32(10000 | 1 << 16);
+    __m256i upper = _mm256_set1_epi64x(100000000);
     const obf_change *last = out + room, *first = out;
     const uint8_t *start = quotes->start, *looked = NULL;
     const uint8_t *bits_at = (const uint8_t *)quotes->bits;
     if (end - p < 2 || p[0] != '[' || p[1] != '"')
         return p;
+    /* These stay in registers: some compilers would make them anew for each level. */
+    __asm__("" : "+x"(zero), "+x"(nine), "+x"(point), "+x"(tens), "+x"(hundreds), "+x"(myriads),
+            "+x"(upper));
     if (p >= start && p < quotes->end)
         looked = quotes->end < end ? quotes->end - 64 : end;
     while (out < last) {
         const uint8_t *b, *d;
         size_t at, size, more, decimals, fraction;
         uint64_t bits, price;
-        uint32_t points, between, behind;
+        uint32_t points, behind;
+        uint16_t between;
         __m256i x, keep;
         if (p >= looked) {
             obf_find_quotes(quotes, p, end);
@@ -315,9 +353,8 @@ static const uint8_t *obf_read_levels_avx2(
         more = (size_t)(d - b) - 3;
         if (((size - 1) | (more - 1)) > 15 || d > end - 4)
             break;
-        memcpy(&between, b, 4);
-        memcpy(&behind, d, 4);
-        if (between << 8 != 0x222C2200u)
+        memcpy(&between, b + 1, 2);
+        if (between != 0x222C)
             break;
         x = _mm256_loadu2_m128i((const __m128i *)(d - 16), (const __m128i *)(b - 16));
         keep = _mm256_loadu2_m128i(
@@ -326,7 +363,7 @@ static const uint8_t *obf_read_levels_avx2(
             _mm256_and_si256(_mm256_cmpeq_epi8(x, point), keep));
         decimals = _lzcnt_u32(points << 16) & 15;
         fraction = _lzcnt_u32(points >> 16 << 16) & 15;
-        if (obf_begins_wrong(p + 2) | obf_begins_wrong(b + 3))
+        if (obf_begins_wrong(p + 2) || obf_begins_wrong(b + 3))
             break;
         x = _mm256_shuffle_epi8(_mm256_and_si256(_mm256_sub_epi8(x, zero), keep),
             _mm256_loadu2_m128i((const __m128i *)obf_gather[fraction],
@@ -338,12 +375,15 @@ static const uint8_t *obf_read_levels_avx2(
         x = _mm256_madd_epi16(_mm256_packus_epi32(x, x), myriads);
         x = _mm256_add_epi64(_mm256_mul_epu32(x, upper), _mm256_srli_epi64(x, 32));
         price = (uint64_t)_mm_cvtsi128_si64(_mm256_castsi256_si128(x));
-        if (__builtin_mul_overflow(price, obf_to_eight[decimals], &price) || price == 0)
+        if (__builtin_mul_overflow(price, obf_to_eight[decimals], &price))
+            break;
+        if (price == 0)
             break;
         out->price = price;
-        out->low = (uint64_t)_mm_cvtsi128_si64(_mm256_extracti128_si256(x, 1));
+        _mm_storel_epi64((__m128i *)&out->low, _mm256_extracti128_si256(x, 1));
         out->high = 0;
         out->form = (uint16_t)(decimals | fraction << 5);
+        memcpy(&behind, d, 4);
         if (behind == 0x5B2C5D22u) { /* "],[ */
             out++;
             p = d + 3;
@@ -359,8 +399,6 @@ static const uint8_t *obf_read_levels_avx2(
     return p;
 }
 #endif
-
-static int obf_simd; /* 0: no such instructions; 1: AVX2; 2: AVX-512 besides */
 
 /* Look once at what the processor can do. */
 static inline void obf_choose(int wanted)

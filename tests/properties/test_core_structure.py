@@ -100,6 +100,64 @@ def test_a_full_side_finds_the_hole_that_is_left(seed: int, width: int, size: in
         assert pair.book.unknown_deletes == unknown
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((5, 40, 150)),
+    st.booleans(),
+    st.sampled_from((0, 64)),
+)
+def test_row_13_a_sorted_message_may_have_a_price_many_times(
+    seed: int, size: int, falling: bool, bits: int
+) -> None:
+    """As if one after the other: what is deleted may have come with the message, or come again."""
+    rng = random.Random(seed)
+    levels = [(str(i), "1") for i in range(2, 200, 2)]
+    pair = Pair(levels, levels)
+    known = [{price for price, _ in levels} for _ in range(2)]
+    unknown = 0
+    for _ in range(12):
+        sides = []
+        for held in known:
+            prices = sorted(
+                (rng.randrange(1, 200) for _ in range(rng.randrange(size))), reverse=falling
+            )
+            quantities = ("0", "0", "1.5", f"{rng.randrange(1, 9) << bits}")
+            side = [
+                (str(price), rng.choice(quantities))
+                for price in prices
+                for _ in range(rng.choice((1, 1, 1, 2, 3, 70)))
+            ]
+            for price, quantity in side:
+                unknown += quantity == "0" and price not in held
+                (held.discard if quantity == "0" else held.add)(price)
+            sides.append(side)
+        pair.apply(*sides)
+        pair.check()
+        pair.check_row()
+        assert pair.book.unknown_deletes == unknown
+
+
+def test_a_level_finds_its_place_however_far_the_next_hole_is() -> None:
+    """One hole is left in a side without any other, in front of the new level or behind it."""
+    rng = random.Random(5)
+    first = [(str(i), "1") for i in range(1, 121)]
+    more = [(f"{i}.5", "2") for i in range(30, 102)]
+    full = sorted((*first, *more), key=lambda level: float(level[0]))
+    for distance in range(100):
+        for _ in range(8):
+            hole = rng.randrange(len(full) - distance)
+            ends = (hole, hole + distance)
+            gone, place = ends if rng.random() < 0.5 else ends[::-1]
+            pair = Pair(first, first)
+            pair.apply(more, more)
+            pair.apply([(full[gone][0], "0")], [(full[gone][0], "0")])
+            new = (full[place][0] + ("25" if "." in full[place][0] else ".25"), "3")
+            pair.apply([new], [new])
+            # What is found after it, and what comes between, tells that the indexes are right.
+            pair.apply([(price, "4") for price, _ in full], [(price, "4") for price, _ in full])
+            pair.check()
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_quantities_above_64_bits_move_with_their_levels(seed: int) -> None:
     rng = random.Random(seed)
