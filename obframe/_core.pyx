@@ -2974,13 +2974,16 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     cdef Py_ssize_t i
     cdef Py_ssize_t holes
     cdef Py_ssize_t word
-    cdef Py_ssize_t base
+    cdef Py_ssize_t block
+    cdef int64_t key
+    cdef int64_t *keys
     cdef uint64_t bits
     cdef uint64_t made = 0
-    cdef uint64_t place = 0
+    cdef uint64_t place = 0  # of a level, and from one to the next, in parts of 2**32
     cdef uint64_t step
     if allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
+    keys = fresh.keys
     if keep > 0:
         # A fourth of the unused slots stays at the end, where new best prices come.
         holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
@@ -2994,20 +2997,20 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
                 bits = side.live[word]
             from_ = (word << 6) + __builtin_ctzll(bits)
             bits &= bits - 1
-            base = at >> 6
+            block = at >> 6
             at = <Py_ssize_t>(place >> 32)
             place += step
-            # Of a hole behind the level the key is the level's: of equal keys only the first may
-            # be a level's.
-            fresh.keys[at] = side.keys[from_]
-            fresh.keys[at + 1] = side.keys[from_]
+            key = side.keys[from_]
+            keys[at] = key
+            # A hole behind it, if there is one, has the same key: only the first may be a level's.
+            keys[at + 1] = key
             fresh.rests[at] = side.rests[from_]
+            made = (made if at >> 6 == block else 0) | <uint64_t>1 << (at & 63)
+            fresh.live[at >> 6] = made
             if side.highs != NULL:
                 fresh.highs[at] = side.highs[from_]
-            made = (made if at >> 6 == base else 0) | <uint64_t>1 << (at & 63)
-            fresh.live[at >> 6] = made
         fresh.end = at + 1
-        fresh.keys[at + 1] = INT64_MAX
+        keys[at + 1] = INT64_MAX
     obf_index(&fresh, 0, room - 1)
     fresh.count = keep
     PyMem_RawFree(side.memory)
