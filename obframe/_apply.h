@@ -12,6 +12,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_eight)(const obf_side *side,
         place = __builtin_expect_with_probability(place[half] < key, 1, 0.5) ? place + half : place;
     }
     place += OBF_VARIANT(rank16)(place, key);
+    /* Eight of the fine index to a coarse key, which is eight bytes. */
     return ((const char *)place - (const char *)side->coarse) - 8 * (place > side->coarse);
 }
 
@@ -31,12 +32,13 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
-    /* Of the 32 slots before and of the 32 from there on. */
-    ptrdiff_t bit = at + OBF_BLOCK - 32, left, right, down, count, hole, last, line, to, from, i;
+    /* The first of the bits that are in sight; there is a word of them before the first slot's. */
+    ptrdiff_t bit = at + OBF_BLOCK - OBF_SIGHT;
+    ptrdiff_t left, right, down, count, hole, last, line, to, from, i;
     const uint64_t *words = side->live - 1 + (bit >> 6);
     uint64_t holes = ~(words[0] >> (bit & 63) | words[1] << 1 << (63 - (bit & 63)));
-    left = __builtin_clzll(holes << 32 | (uint64_t)1 << 31);
-    right = __builtin_ctzll(holes >> 32 | (uint64_t)1 << 32);
+    left = __builtin_clzll(holes << OBF_SIGHT | (uint64_t)1 << (OBF_SIGHT - 1));
+    right = __builtin_ctzll(holes >> OBF_SIGHT | (uint64_t)1 << OBF_SIGHT);
     count = left <= right ? left : right;
     if (count >= OBF_FAR || side->highs)
         return obf_open_far(side, at, key);
@@ -141,7 +143,7 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_slots)(
     search->were = were;
 }
 
-/* Apply changes one by one. */
+/* Apply changes one by one: the keys of a side neither rise nor fall all the time. */
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
     obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size)
 {

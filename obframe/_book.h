@@ -5,7 +5,8 @@
    all; eight lie in one line of the caches. Changes are searched for together, step by step, so
    that the searches wait for memory side by side. What each of them does is noted in words of bits,
    one a change, and done for all that do the same: where a change lies and what it does is not
-   foreseeable, and no branch depends on it but how often a loop goes round. */
+   foreseeable. So no branch of searching, changing and deleting depends on it, but how often a loop
+   goes round; inserting has some, on what is rare. */
 
 #ifndef OBFRAME_BOOK_H
 #define OBFRAME_BOOK_H
@@ -15,10 +16,11 @@
 #define OBF_BLOCK 64 /* slots that one word of the bits tells about */
 #define OBF_STEP 8   /* keys that a step of a search looks at; the first looks at twice as many */
 #define OBF_SPARE 32 /* slots behind the last one that may be read and written, as they were */
-#define OBF_NEAR 8   /* slots that a short move may take, one less than that */
-#define OBF_FAR 24   /* the same of a longer one */
 #define OBF_GUARD 8  /* keys before the first one, the smallest there is */
-#define OBF_BATCH 64 /* changes that are searched for together */
+#define OBF_BATCH 64 /* changes that are searched for together, a bit each */
+#define OBF_SIGHT 32 /* slots to either side in which the next hole is looked for at once */
+#define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
+#define OBF_FAR 24   /* and a longer one fewer than this */
 
 /* What turns a price into a key, and a key back into its price. */
 #define OBF_BID_FLIP ((uint64_t)1 << 63)
@@ -29,6 +31,13 @@ typedef struct __attribute__((packed)) {
     uint64_t low;
     uint16_t form;
 } obf_rest;
+
+/* What the moves of slots and the steps of a search are written for. */
+_Static_assert(sizeof(obf_rest) == 10 && OBF_NEAR == 8 && OBF_FAR == 24, "vectors of a move");
+_Static_assert(OBF_BLOCK == 64 && OBF_STEP == 8 && OBF_BATCH == 64, "words of bits, and steps");
+_Static_assert(OBF_FAR <= OBF_SIGHT && 2 * OBF_SIGHT == OBF_BLOCK, "a hole that a move reaches");
+/* 24 keys and 256 bytes of rests are moved from a slot on; a search begins 4 keys before one. */
+_Static_assert(OBF_SPARE >= 26 && OBF_GUARD >= 5, "what is read beyond the slots");
 
 typedef struct {
     void *memory;    /* of all but the highs */
@@ -51,7 +60,7 @@ typedef struct {
 
 /* Changes that are applied to both sides, for which there is room. */
 typedef struct {
-    obf_side *sides[2];
+    obf_side *sides[2]; /* the bids and the asks, as all pairs of this structure */
     const obf_change *changes[2];
     ptrdiff_t counts[2];
     uint64_t factor;   /* what brings their prices to the scale of the keys */
@@ -59,7 +68,7 @@ typedef struct {
     ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
-/* What is searched for together, the last change first. */
+/* What is searched for together, the last change first: all asks, then all bids. */
 typedef struct {
     int64_t wanted[OBF_BATCH + 4];
     ptrdiff_t slots[OBF_BATCH]; /* of the indexes, and at last the first key that is not below */
@@ -157,7 +166,8 @@ static ptrdiff_t obf_nearest_hole(const obf_side *side, ptrdiff_t at)
     return right;
 }
 
-/* Give a key that was searched for and not found a slot where the next hole is far away. */
+/* Give a key that was searched for and not found a slot, wherever the next hole is; quantities may
+   have more than 64 bits. */
 OBF_APART static ptrdiff_t obf_open_far(obf_side *side, ptrdiff_t at, int64_t key)
 {
     ptrdiff_t hole = obf_nearest_hole(side, at), first = at, to = at + 1, count = hole - at;

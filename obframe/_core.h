@@ -403,16 +403,16 @@ static const uint8_t *obf_read_levels_avx2(
 /* Look once at what the processor can do. */
 static inline void obf_choose(int wanted)
 {
-    obf_simd = 0;
+    obf_simd = 0 && wanted;
 #if OBF_AVX2
     __builtin_cpu_init();
-    obf_simd = wanted && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+    obf_simd = wanted && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi")
+        && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 #endif
 #if OBF_AVX512
     obf_simd += obf_simd && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 #endif
-    (void)wanted;
 }
 
 /* Read levels side by side where the processor can; see obf_read_levels_avx2. */

@@ -2878,14 +2878,14 @@ cdef void free_side(Side *side) noexcept nogil:
 
 cdef inline Py_ssize_t count_keys(Py_ssize_t room) noexcept nogil:
     """Return how many keys ``room`` slots take, with those that searches begin with."""
-    return GUARD + room + SPARE + room // STEP + room // BLOCK + 2 * STEP
+    return room + SPARE + room // STEP + room // BLOCK + 2 * STEP
 
 
 cdef inline Py_ssize_t sizeof_slots(Py_ssize_t room) noexcept nogil:
     """Return the bytes of ``room`` slots: of keys, what searches begin with, bits and rests."""
     return (
         LINE
-        + count_keys(room) * <Py_ssize_t>sizeof(int64_t)
+        + (GUARD + count_keys(room)) * <Py_ssize_t>sizeof(int64_t)
         + (room // BLOCK + 2) * <Py_ssize_t>sizeof(uint64_t)
         + (room + SPARE) * <Py_ssize_t>sizeof(Rest)
     )
@@ -2905,7 +2905,7 @@ cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
 
 cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
-    cdef Py_ssize_t keys = count_keys(room) - GUARD
+    cdef Py_ssize_t keys = count_keys(room)
     cdef Py_ssize_t i
     cdef uint32_t *highs = NULL
     cdef void *memory
@@ -2985,7 +2985,8 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
         return NO_MEMORY
     keys = fresh.keys
     if keep > 0:
-        # A fourth of the unused slots stays at the end, where new best prices come.
+        # At least a fourth of the unused slots stays at the end, where new best prices come; and
+        # a level has one hole behind it at most.
         holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
         step = (<uint64_t>(keep + holes) << 32) // <uint64_t>keep
         from_ = nth_best(side, keep)
