@@ -19,7 +19,7 @@ sys.path.append(str(SAFETY))
 import free_threaded  # noqa: E402
 from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
-from sanitize import FLAGS  # noqa: E402
+from sanitize import FLAGS, compile_book  # noqa: E402
 from targets import TARGETS  # noqa: E402
 from threads import check_books_apart, check_one_book, check_one_decoder  # noqa: E402
 
@@ -118,7 +118,9 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_SIMD", "-DOBFRAME_PORTABLE"])
+@pytest.mark.parametrize(
+    "flag", ["", "-DOBFRAME_NO_AVX512", "-DOBFRAME_NO_SIMD", "-DOBFRAME_PORTABLE"]
+)
 def test_a_number_read_at_once_leaves_something_to_read_behind_it(
     tmp_path: Path, flag: str
 ) -> None:
@@ -129,6 +131,20 @@ def test_a_number_read_at_once_leaves_something_to_read_behind_it(
     subprocess.run([*command, "numbers.c", "-o", "numbers"], cwd=tmp_path, check=True)
     done = subprocess.run([tmp_path / "numbers"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "0 wrong\n"), done.stderr
+
+
+@pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_SIMD"])
+def test_all_variants_keep_a_book_as_a_plain_model_does_and_stay_within_its_arrays(
+    tmp_path: Path, flag: str
+) -> None:
+    """Where Python cannot look: every key, hole and index, and memory that must not be touched."""
+    flags = ["-O2", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+    compile_book(tmp_path / "book", [*flags, flag] if flag else flags)
+    command = [tmp_path / "book", "10000", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    applied = [int(number) for number in re.findall(r"(\d+) (?:by|without) ", done.stdout)]
+    assert sum(applied) == 10_000, done.stdout
 
 
 def test_threads_take_the_same_rows_as_one() -> None:
