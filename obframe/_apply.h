@@ -29,6 +29,13 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
     return at + OBF_VARIANT(rank8)(side->keys + at, key);
 }
 
+/* All three. */
+OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find)(const obf_side *side, int64_t key)
+{
+    ptrdiff_t at = OBF_VARIANT(find_line)(side, OBF_VARIANT(find_eight)(side, key), key);
+    return OBF_VARIANT(find_slot)(side, at, key);
+}
+
 /* Give a key that was searched for and not found a slot; the search said at. There is a hole. */
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(open)(obf_side *side, ptrdiff_t at, int64_t key)
 {
@@ -82,8 +89,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     at += OBF_VARIANT(rank8)(keys + at - 4, key) - 4;
     if (keys[at] >= key && keys[at - 1] < key)
         return at;
-    at = OBF_VARIANT(find_line)(side, OBF_VARIANT(find_eight)(side, key), key);
-    return OBF_VARIANT(find_slot)(side, at, key);
+    return OBF_VARIANT(find)(side, key);
 }
 
 /* The three steps for the changes of a side, from high down to low; a step asks for the memory that

@@ -423,8 +423,7 @@ static inline int obf_has_level(const obf_side *side, int64_t key)
     ptrdiff_t at;
     if (side->room == 0)
         return 0;
-    at = obf_find_line_plain(side, obf_find_eight_plain(side, key), key);
-    at = obf_find_slot_plain(side, at, key);
+    at = obf_find_plain(side, key);
     return at < side->end && side->keys[at] == key && (side->live[at >> 6] >> (at & 63) & 1);
 }
 

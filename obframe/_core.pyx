@@ -1689,7 +1689,6 @@ cdef class DepthUpdate:
     cdef Changes _asks
     cdef int _scale
     cdef bint _made
-    cdef bint _lent  # its changes stand in LENT
     cdef int64_t _received
 
     def __cinit__(self):
@@ -1924,7 +1923,6 @@ cdef int reclaim_lent() except -1:
         update = <DepthUpdate>BORROWER
         if settle_changes(&update._bids, &update._asks) != OK:
             raise MemoryError
-        update._lent = False
         BORROWER = NULL
     return 0
 
@@ -1957,7 +1955,6 @@ cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
     update = DepthUpdate.__new__(DepthUpdate)
     if not FREE_THREADED and (event.bids.borrowed or event.asks.borrowed):
         update._fill(symbol, event)
-        update._lent = True
         BORROWER = <PyObject *>update
     elif settle_changes(&event.bids, &event.asks) == OK:
         update._fill(symbol, event)
