@@ -378,8 +378,10 @@ int main(int argc, char **argv)
     long steps, left = 0, applied[3] = {0, 0, 0};
     uint64_t factor = 1;
     int widest;
-    require(argc == 3, "usage: book STEPS SEED");
-    steps = atol(argv[1]);
+    if (argc != 3 || (steps = atol(argv[1])) < 1) {
+        fprintf(stderr, "usage: book STEPS SEED; STEPS is 1 at least\n");
+        return 2;
+    }
     seed = random_state = strtoull(argv[2], NULL, 10);
     signal(SIGSEGV, fail_by_signal);
     signal(SIGBUS, fail_by_signal);
