@@ -14,7 +14,7 @@ setup(
                 "obframe._core",
                 ["obframe/_core.pyx"],
                 include_dirs=["obframe"],
-                depends=["obframe/_core.h", "obframe/_book.h", "obframe/_apply.h"],
+                depends=[f"obframe/{name}.h" for name in ("_core", "_levels", "_book", "_apply")],
                 extra_compile_args=["-O3", "-g0", *extra_flags],
                 extra_link_args=extra_flags,
             )

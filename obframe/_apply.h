@@ -11,16 +11,15 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_eight)(const obf_side *side,
         half = n >> 1;
         place = __builtin_expect_with_probability(place[half] < key, 1, 0.5) ? place + half : place;
     }
-    place += OBF_VARIANT(rank16)(place, key);
+    place += OBF_VARIANT(rank15)(place, key);
     /* Eight of the fine index to a coarse key, which is eight bytes. */
-    return ((const char *)place - (const char *)side->coarse) - 8 * (place > side->coarse);
+    return (const char *)place - (const char *)side->coarse;
 }
 
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_line)(
     const obf_side *side, ptrdiff_t at, int64_t key)
 {
-    ptrdiff_t rank = OBF_VARIANT(rank8)(side->fine + at, key);
-    return (at + rank - (rank > 0)) << 3;
+    return (at + OBF_VARIANT(rank7)(side->fine + at, key)) << 3;
 }
 
 OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_slot)(
@@ -93,7 +92,7 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
 }
 
 /* The three steps for the changes of a side, from high down to low; a step asks for the memory that
-   the next one reads. The bits of what they find come in from below. */
+   the next one reads. */
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
     ptrdiff_t high, uint64_t factor, uint64_t flip)
@@ -102,11 +101,25 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     const char *live = (const char *)side->live; /* a word for eight of the index */
     uint64_t given = search->given;
     ptrdiff_t i, at;
+#if OBF_TOGETHER
+    if (high - low >= 3 && obf_count_lines(side) <= OBF_LINES) {
+        const int64_t *coarse = side->coarse;
+        obf_take_changes(search, side, change, low, high, factor, flip);
+        for (i = high - 1; i >= low; i--) {
+            at = search->slots[i];
+            at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[i])) << 3;
+            search->slots[i] = at;
+            __builtin_prefetch(fine + at);
+            __builtin_prefetch(live + at);
+        }
+        return;
+    }
+#endif
     for (i = high - 1; i >= low; i--, change++) {
         int64_t key = (int64_t)((change->price * factor) ^ flip);
         search->wanted[i] = key;
         search->changes[i] = change;
-        given = 2 * given + !obf_is_zero(change);
+        given |= (uint64_t)!obf_is_zero(change) << i;
         at = OBF_VARIANT(find_eight)(side, key);
         search->slots[i] = at;
         __builtin_prefetch(fine + at);

@@ -21,6 +21,7 @@
 #define OBF_SIGHT 32 /* slots to either side in which the next hole is looked for at once */
 #define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
 #define OBF_FAR 24   /* and a longer one fewer than this */
+#define OBF_LINES 64 /* of a coarse index, that are worth comparing with all of them */
 
 /* What turns a price into a key, and a key back into its price. */
 #define OBF_BID_FLIP ((uint64_t)1 << 63)
@@ -68,19 +69,18 @@ typedef struct {
     ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
-/* What is searched for together, the last change first: all asks, then all bids. */
+/* What is searched for together, the last change first: all asks, then all bids. Eight are written
+   together, and there may be less of them before the first one's place. */
 typedef struct {
-    int64_t wanted[OBF_BATCH + 4];
-    ptrdiff_t slots[OBF_BATCH]; /* of the indexes, and at last the first key that is not below */
+    int64_t unused[OBF_STEP];
+    int64_t wanted[OBF_BATCH + OBF_STEP];
+    ptrdiff_t slots[OBF_BATCH + OBF_STEP]; /* of the indexes, and then the first key not below */
     const obf_change *changes[OBF_BATCH];
     obf_rest *rests[OBF_BATCH]; /* what stands in the slots */
     uint64_t given;             /* a bit a change: it gives a quantity, and does not delete */
     uint64_t found;             /* it has found its key, be it a hole's */
     uint64_t were;              /* it has found a level */
 } obf_search;
-
-/* Keep the compiler from telling where a value comes from, and from branching on it. */
-#define OBF_OPAQUE(value) __asm__("" : "+r"(value))
 
 /* What stays a function of its own: the code that runs for every message is to be small. */
 #define OBF_APART __attribute__((noinline))
@@ -117,6 +117,12 @@ static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
         if ((i & 7) == 0)
             side->coarse[i >> 3] = side->keys[i << 3];
     }
+}
+
+/* Count the lines of the coarse index; there is one. */
+static inline ptrdiff_t obf_count_lines(const obf_side *side)
+{
+    return (side->coarse_count + OBF_STEP - 1) / OBF_STEP;
 }
 
 /* Note the highest key of changes whose keys rise or fall all the time. */
@@ -201,11 +207,21 @@ static inline ptrdiff_t obf_rank8_plain(const int64_t *keys, int64_t key)
     return at - keys;
 }
 
-/* The same of 16. */
-static inline ptrdiff_t obf_rank16_plain(const int64_t *keys, int64_t key)
+/* Return how many of 7 ascending keys behind the first are below key. */
+static inline ptrdiff_t obf_rank7_plain(const int64_t *keys, int64_t key)
 {
-    ptrdiff_t upper = (keys[7] < key) * 8;
-    return upper + obf_rank8_plain(keys + upper, key);
+    const int64_t *at = keys;
+    at += (at[4] < key) * 4;
+    at += (at[2] < key) * 2;
+    at += at[1] < key;
+    return at - keys;
+}
+
+/* The same of 15. */
+static inline ptrdiff_t obf_rank15_plain(const int64_t *keys, int64_t key)
+{
+    ptrdiff_t upper = (keys[8] < key) * 8;
+    return upper + obf_rank7_plain(keys + upper, key);
 }
 
 /* Move count slots, fewer than OBF_NEAR, by one: as many move as fit, and what must not comes back.
@@ -246,6 +262,7 @@ static inline void obf_compare_plain(
 
 #define OBF_VARIANT(name) obf_##name##_plain
 #define OBF_TARGET
+#define OBF_TOGETHER 0
 #include "_apply.h"
 #undef OBF_VARIANT
 #undef OBF_TARGET
@@ -263,7 +280,17 @@ OBF_TARGET static inline ptrdiff_t obf_rank8_avx2(const int64_t *keys, int64_t k
     return __builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)));
 }
 
-OBF_TARGET static inline ptrdiff_t obf_rank16_avx2(const int64_t *keys, int64_t key)
+OBF_TARGET static inline ptrdiff_t obf_rank7_avx2(const int64_t *keys, int64_t key)
+{
+    const __m256i wanted = _mm256_set1_epi64x(key);
+    const __m256i *at = (const __m256i *)keys;
+    __m256i below = _mm256_packs_epi32(
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at)),
+        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 1)));
+    return __builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)) & ~1u);
+}
+
+OBF_TARGET static inline ptrdiff_t obf_rank15_avx2(const int64_t *keys, int64_t key)
 {
     const __m256i wanted = _mm256_set1_epi64x(key);
     const __m256i *at = (const __m256i *)keys;
@@ -273,7 +300,8 @@ OBF_TARGET static inline ptrdiff_t obf_rank16_avx2(const int64_t *keys, int64_t 
     __m256i high = _mm256_packs_epi32(
         _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 2)),
         _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 3)));
-    return __builtin_popcount((unsigned)_mm256_movemask_epi8(_mm256_packs_epi16(low, high))) >> 1;
+    low = _mm256_packs_epi16(low, high);
+    return __builtin_popcount((unsigned)_mm256_movemask_epi8(low) & ~3u) >> 1;
 }
 
 /* 240 bytes that are taken, 256 that are left. */
@@ -336,6 +364,7 @@ OBF_TARGET static inline void obf_compare_avx2(
 #include "_apply.h"
 #undef OBF_VARIANT
 #undef OBF_TARGET
+#undef OBF_TOGETHER
 #endif
 
 #if OBF_AVX512
@@ -348,10 +377,16 @@ OBF_TARGET static inline ptrdiff_t obf_rank8_avx512(const int64_t *keys, int64_t
         _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys), _mm512_set1_epi64(key)));
 }
 
-OBF_TARGET static inline ptrdiff_t obf_rank16_avx512(const int64_t *keys, int64_t key)
+OBF_TARGET static inline ptrdiff_t obf_rank7_avx512(const int64_t *keys, int64_t key)
+{
+    return __builtin_popcount(
+        _mm512_mask_cmplt_epi64_mask(0xFE, _mm512_loadu_si512(keys), _mm512_set1_epi64(key)));
+}
+
+OBF_TARGET static inline ptrdiff_t obf_rank15_avx512(const int64_t *keys, int64_t key)
 {
     const __m512i wanted = _mm512_set1_epi64(key);
-    unsigned low = _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys), wanted);
+    unsigned low = _mm512_mask_cmplt_epi64_mask(0xFE, _mm512_loadu_si512(keys), wanted);
     unsigned high = _mm512_cmplt_epi64_mask(_mm512_loadu_si512(keys + 8), wanted);
     return __builtin_popcount(low | high << 8);
 }
@@ -411,6 +446,65 @@ OBF_TARGET static inline void obf_compare_avx512(
     *below = less;
 }
 
+/* Where each word of eight changes, of three, stands in the three vectors that these take: among the
+   first two, and then among what comes of them and the third. The last change comes first. */
+static const uint64_t obf_words[3][2][8] __attribute__((aligned(64))) = {
+    {{0, 0, 15, 12, 9, 6, 3, 0}, {8 + 5, 8 + 2, 2, 3, 4, 5, 6, 7}},
+    {{0, 0, 0, 13, 10, 7, 4, 1}, {8 + 6, 8 + 3, 8 + 0, 3, 4, 5, 6, 7}},
+    {{0, 0, 0, 14, 11, 8, 5, 2}, {8 + 7, 8 + 4, 8 + 1, 3, 4, 5, 6, 7}},
+};
+
+OBF_TARGET static inline __m512i obf_take_words(const uint64_t (*places)[8], const __m512i *three)
+{
+    __m512i two = _mm512_permutex2var_epi64(
+        three[0], _mm512_load_si512(places[0]), three[1]);
+    return _mm512_permutex2var_epi64(two, _mm512_load_si512(places[1]), three[2]);
+}
+
+/* Take eight changes at once, and note of each on which line of the coarse index its search goes on:
+   the last one that does not begin above it. */
+OBF_TARGET static OBF_INLINE void obf_take_changes(
+    obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
+    ptrdiff_t high, uint64_t factor, uint64_t flip)
+{
+    const __m512i backwards = _mm512_setr_epi64(
+        7 * sizeof(*change), 6 * sizeof(*change), 5 * sizeof(*change), 4 * sizeof(*change),
+        3 * sizeof(*change), 2 * sizeof(*change), sizeof(*change), 0);
+    const __m512i quantity = _mm512_set1_epi64(0xFC00FFFFFFFF); /* what is not in its low word */
+    const __m512i step = _mm512_set1_epi64(OBF_STEP);
+    uint64_t given = search->given;
+    ptrdiff_t i, line;
+    for (i = high - 8; i > low - 8; i -= 8, change += 8) {
+        const ptrdiff_t absent = i < low ? low - i : 0;
+        const uint32_t there = 0xFFFFFF >> 3 * absent;
+        const uint64_t *words = (const uint64_t *)change;
+        __m512i three[3], keys, places, rests;
+        uint64_t some;
+        three[0] = _mm512_maskz_loadu_epi64((__mmask8)there, words);
+        three[1] = _mm512_maskz_loadu_epi64((__mmask8)(there >> 8), words + 8);
+        three[2] = _mm512_maskz_loadu_epi64((__mmask8)(there >> 16), words + 16);
+        keys = obf_take_words(obf_words[0], three);
+        if (factor != 1)
+            keys = _mm512_mullo_epi64(keys, _mm512_set1_epi64((int64_t)factor));
+        keys = _mm512_xor_si512(keys, _mm512_set1_epi64((int64_t)flip));
+        rests = _mm512_and_si512(obf_take_words(obf_words[2], three), quantity);
+        rests = _mm512_or_si512(obf_take_words(obf_words[1], three), rests);
+        some = _cvtmask8_u32(_mm512_test_epi64_mask(rests, rests));
+        given |= some >> absent << (i + absent);
+        places = _mm512_setzero_si512();
+        for (line = 1; line < obf_count_lines(side); line++)
+            places = _mm512_mask_add_epi64(places,
+                _mm512_cmplt_epi64_mask(_mm512_set1_epi64(side->coarse[OBF_STEP * line]), keys),
+                places, step);
+        _mm512_storeu_si512(search->wanted + i, keys);
+        _mm512_storeu_si512(search->slots + i, places);
+        _mm512_storeu_si512(search->changes + i,
+            _mm512_add_epi64(_mm512_set1_epi64((intptr_t)change), backwards));
+    }
+    search->given = given;
+}
+
+#define OBF_TOGETHER 1
 #define OBF_VARIANT(name) obf_##name##_avx512
 #include "_apply.h"
 #undef OBF_VARIANT

@@ -14,6 +14,9 @@
 
 __extension__ typedef unsigned __int128 obf_u128;
 
+/* Keep the compiler from telling where a value comes from, and from branching on it. */
+#define OBF_OPAQUE(value) __asm__("" : "+r"(value))
+
 /* A level of a message. */
 typedef struct {
     uint64_t price; /* at the message's scale */
@@ -48,15 +51,6 @@ typedef struct {
 #else
 #define OBF_AVX512 0
 #endif
-
-#define OBF_WINDOW 2048 /* bytes of a message that are looked through at once */
-
-/* Where the quotes of a part of a message are. */
-typedef struct {
-    const uint8_t *start;
-    const uint8_t *end;
-    uint64_t bits[OBF_WINDOW / 64 + 1]; /* a bit each, and none behind */
-} obf_quotes;
 
 static const uint64_t obf_pow10[16] = {
     1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000, 10000000000,
@@ -215,191 +209,6 @@ static inline int obf_write_short(
 
 static int obf_simd; /* 0: no such instructions; 1: AVX2; 2: AVX-512 besides */
 
-#if OBF_AVX2
-/* Where the digits of 16 characters go when the point before the last decimals falls out. */
-static const uint8_t obf_gather[16][16] = {
-    {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-    {0x80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15},
-};
-/* From the n-th byte on, 16 bytes of which the last n are kept. */
-static const uint8_t obf_keep[32] = {
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255,
-};
-
-#if OBF_AVX512
-/* Find the quotes in the next OBF_WINDOW bytes, or up to the end. */
-__attribute__((target("avx512f,avx512bw"), noinline))
-static void obf_find_quotes_avx512(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
-{
-    const __m512i quote = _mm512_set1_epi8('"');
-    ptrdiff_t size = end - p < OBF_WINDOW ? end - p : OBF_WINDOW;
-    uint64_t *out = quotes->bits;
-    quotes->start = p;
-    quotes->end = p + size;
-    for (; size >= 64; size -= 64, p += 64)
-        *out++ = _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(p), quote);
-    if (size > 0) /* what is masked is not read, and has no quotes */
-        *out++ = _mm512_cmpeq_epi8_mask(
-            _mm512_maskz_loadu_epi8(((uint64_t)1 << size) - 1, p), quote);
-    *out = 0;
-}
-#endif
-
-/* The same by AVX2. */
-__attribute__((target("avx2"), noinline))
-static void obf_find_quotes_avx2(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
-{
-    const __m256i quote = _mm256_set1_epi8('"');
-    ptrdiff_t size = end - p < OBF_WINDOW ? end - p : OBF_WINDOW;
-    uint64_t *out = quotes->bits;
-    uint8_t last[64];
-    quotes->start = p;
-    quotes->end = p + size;
-    for (; size > 0; size -= 64, p += 64) {
-        uint32_t low;
-        if (size < 64) {
-            memset(last, 0, 64);
-            memcpy(last, p, (size_t)size);
-            p = last;
-        }
-        low = (uint32_t)_mm256_movemask_epi8(
-            _mm256_cmpeq_epi8(_mm256_loadu_si256((const __m256i *)p), quote));
-        *out++ = low | (uint64_t)(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(
-            _mm256_loadu_si256((const __m256i *)(p + 32)), quote)) << 32;
-    }
-    *out = 0;
-}
-
-static inline void obf_find_quotes(obf_quotes *quotes, const uint8_t *p, const uint8_t *end)
-{
-#if OBF_AVX512
-    if (obf_simd > 1) {
-        obf_find_quotes_avx512(quotes, p, end);
-        return;
-    }
-#endif
-    obf_find_quotes_avx2(quotes, p, end);
-}
-
-/* What brings a price with so many decimals to eight; 0 for those it cannot bring there. */
-static const uint64_t obf_to_eight[16] = {100000000, 10000000, 1000000, 100000, 10000, 1000, 100, 10, 1};
-
-/* Tell whether a number begins as none does: with its point, or with a zero before a digit. */
-static inline int obf_begins_wrong(const uint8_t *p)
-{
-    uint16_t two;
-    memcpy(&two, p, 2);
-    return p[0] == '.' || ((two ^ 0x3030) & 0xF0FF) == 0;
-}
-
-/* Read levels of the common form, without spaces, with at most 16 characters a number; prices come
-   out at 8 decimals. Stop at the first that is of another form, or whose price does not fit, or for
-   which there is no room. Return where; behind the array when that ended. There are 16 bytes
-   before p. */
-__attribute__((target("avx2,bmi,bmi2,lzcnt")))
-static const uint8_t *obf_read_levels_avx2(
-    obf_quotes *quotes, const uint8_t *p, const uint8_t *end, obf_change *out, ptrdiff_t room,
-    ptrdiff_t *count)
-{
-    __m256i zero = _mm256_set1_epi8('0'), nine = _mm256_set1_epi8(9);
-    __m256i point = _mm256_set1_epi8('.');
-    __m256i tens = _mm256_set1_epi16(10 | 1 << 8);
-    __m256i hundreds = _mm256_set1_epi32(100 | 1 << 16);
-    __m256i myriads = _mm256_set1_epi32(10000 | 1 << 16);
-    __m256i upper = _mm256_set1_epi64x(100000000);
-    const obf_change *last = out + room, *first = out;
-    const uint8_t *start = quotes->start, *looked = NULL;
-    const uint8_t *bits_at = (const uint8_t *)quotes->bits;
-    if (end - p < 2 || p[0] != '[' || p[1] != '"')
-        return p;
-    /* These stay in registers: some compilers would make them anew for each level. */
-    __asm__("" : "+x"(zero), "+x"(nine), "+x"(point), "+x"(tens), "+x"(hundreds), "+x"(myriads),
-            "+x"(upper));
-    if (p >= start && p < quotes->end)
-        looked = quotes->end < end ? quotes->end - 64 : end;
-    while (out < last) {
-        const uint8_t *b, *d;
-        size_t at, size, more, decimals, fraction;
-        uint64_t bits, price;
-        uint32_t points, behind;
-        uint16_t between;
-        __m256i x, keep;
-        if (p >= looked) {
-            obf_find_quotes(quotes, p, end);
-            start = p;
-            looked = quotes->end < end ? quotes->end - 64 : end;
-        }
-        at = (size_t)(p - start);
-        memcpy(&bits, bits_at + (at >> 3), 8);
-        bits = _blsr_u64(bits >> (at & 7)); /* without the quote at p + 1 */
-        b = p + _tzcnt_u64(bits);
-        d = p + _tzcnt_u64(_blsr_u64(_blsr_u64(bits)));
-        size = (size_t)(b - p) - 2;
-        more = (size_t)(d - b) - 3;
-        if (((size - 1) | (more - 1)) > 15 || d > end - 4)
-            break;
-        memcpy(&between, b + 1, 2);
-        if (between != 0x222C)
-            break;
-        x = _mm256_loadu2_m128i((const __m128i *)(d - 16), (const __m128i *)(b - 16));
-        keep = _mm256_loadu2_m128i(
-            (const __m128i *)(obf_keep + more), (const __m128i *)(obf_keep + size));
-        points = (uint32_t)_mm256_movemask_epi8(
-            _mm256_and_si256(_mm256_cmpeq_epi8(x, point), keep));
-        decimals = _lzcnt_u32(points << 16) & 15;
-        fraction = _lzcnt_u32(points >> 16 << 16) & 15;
-        if (obf_begins_wrong(p + 2) || obf_begins_wrong(b + 3))
-            break;
-        x = _mm256_shuffle_epi8(_mm256_and_si256(_mm256_sub_epi8(x, zero), keep),
-            _mm256_loadu2_m128i((const __m128i *)obf_gather[fraction],
-                (const __m128i *)obf_gather[decimals]));
-        keep = _mm256_subs_epu8(x, nine); /* what is no digit */
-        if (!_mm256_testz_si256(keep, keep))
-            break;
-        x = _mm256_madd_epi16(_mm256_maddubs_epi16(x, tens), hundreds);
-        x = _mm256_madd_epi16(_mm256_packus_epi32(x, x), myriads);
-        x = _mm256_add_epi64(_mm256_mul_epu32(x, upper), _mm256_srli_epi64(x, 32));
-        price = (uint64_t)_mm_cvtsi128_si64(_mm256_castsi256_si128(x));
-        if (__builtin_mul_overflow(price, obf_to_eight[decimals], &price))
-            break;
-        if (price == 0)
-            break;
-        out->price = price;
-        _mm_storel_epi64((__m128i *)&out->low, _mm256_extracti128_si256(x, 1));
-        out->high = 0;
-        out->form = (uint16_t)(decimals | fraction << 5);
-        memcpy(&behind, d, 4);
-        if (behind == 0x5B2C5D22u) { /* "],[ */
-            out++;
-            p = d + 3;
-            continue;
-        }
-        if (behind << 8 == 0x5D5D2200u) { /* "]] */
-            out++;
-            p = d + 3;
-        }
-        break;
-    }
-    *count += out - first;
-    return p;
-}
-#endif
-
 /* Look once at what the processor can do. */
 static inline void obf_choose(int wanted)
 {
@@ -410,21 +219,11 @@ static inline void obf_choose(int wanted)
         && __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt");
 #endif
 #if OBF_AVX512
+    /* All that Ice Lake and Zen 4 have: older ones slow down where 512 bits are used at all. */
     obf_simd += obf_simd && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")
+        && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2");
 #endif
-}
-
-/* Read levels side by side where the processor can; see obf_read_levels_avx2. */
-static inline const uint8_t *obf_read_levels(
-    obf_quotes *quotes, const uint8_t *p, const uint8_t *end, obf_change *out, ptrdiff_t room,
-    ptrdiff_t *count)
-{
-#if OBF_AVX2
-    if (obf_simd)
-        return obf_read_levels_avx2(quotes, p, end, out, room, count);
-#endif
-    return p;
 }
 
 /* Of what size the units of a column are that obf_read_units counts. */

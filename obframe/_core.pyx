@@ -43,15 +43,9 @@ cdef extern from "_core.h":
         uint64_t low
         uint32_t high
         uint16_t form
-    ctypedef struct Quotes "obf_quotes":
-        const uint8_t *start
-        const uint8_t *end
     const bint OBF_SIMD "obf_simd"
     const bint FREE_THREADED "OBF_FREE_THREADED"
     void obf_choose(bint)
-    const uint8_t *obf_read_levels(
-        Quotes *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t, Py_ssize_t *
-    ) noexcept nogil
     int obf_read8(const uint8_t *, uint64_t *) noexcept nogil
     const uint8_t *obf_read_short(const uint8_t *, uint64_t *, int *) noexcept nogil
     bint obf_is_depth_update(const uint8_t *) noexcept nogil
@@ -65,6 +59,15 @@ cdef extern from "_core.h":
     int __builtin_popcountll(unsigned long long) noexcept nogil
     void __builtin_prefetch(const void *) noexcept nogil
 
+
+cdef extern from "_levels.h":
+    ctypedef struct Quotes "obf_quotes":
+        const uint8_t *start
+        const uint8_t *end
+    const uint8_t *obf_read_levels(
+        Quotes *, const uint8_t *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t,
+        Py_ssize_t *,
+    ) noexcept nogil
 
 cdef extern from "_book.h":
     ctypedef struct Rest "obf_rest":  # a level, without its key and what Side.highs has of it
@@ -1092,12 +1095,12 @@ cdef bint read_short_levels(Reader *r, Changes *changes, int scale) noexcept nog
     cdef int price_decimals = 0
     cdef int decimals = 0
     cdef Change *change
-    if scale == BASE_SCALE and r.quotes != NULL and p - r.start >= 16:
+    if scale == BASE_SCALE and r.quotes != NULL:
         while True:
             if changes.count == changes.room and grow_changes(changes) != OK:
                 return False
             q = obf_read_levels(
-                r.quotes, p, r.end, changes.items + changes.count,
+                r.quotes, r.start, p, r.end, changes.items + changes.count,
                 changes.room - changes.count, &changes.count,
             )
             if q == p:

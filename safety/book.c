@@ -7,17 +7,11 @@
    Each array lies between pages that may not be touched. Sanitizers do not see what AVX-512 stores
    by a mask, nor an overrun from one array into the next in the core's single block of memory. */
 
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include "_book.h"
+#include "fences.h"
 
 #define MOST_ENTRIES 3072
 #define MOST_CHANGES 400
-#define FILLING 0xEE /* of memory that nothing was written to */
 
 enum { KEYS, FINE, COARSE, LIVE, RESTS, HIGHS, CHANGES, ARRAYS };
 
@@ -30,8 +24,7 @@ typedef struct {
 
 typedef struct {
     obf_side side;
-    char *pages[ARRAYS]; /* of the arrays, with those that may not be touched */
-    size_t sizes[ARRAYS];
+    fenced arrays[ARRAYS];
     entry entries[MOST_ENTRIES]; /* ascending by key */
     ptrdiff_t size;              /* entries in use */
     int wide;                    /* some quantities have more than 64 bits */
@@ -41,77 +34,20 @@ typedef struct {
     ptrdiff_t count;
 } book_side;
 
-static uint64_t seed, random_state;
-static long step;
-
-static _Noreturn void fail(const char *what)
-{
-    fprintf(stderr, "%s: step %ld, seed %llu, variant %d\n", what, step, (unsigned long long)seed,
-        obf_simd);
-    abort();
-}
-
-static void require(int holds, const char *what)
-{
-    if (!holds)
-        fail(what);
-}
-
-static void fail_by_signal(int number)
-{
-    (void)number;
-    fail("memory outside of an array was touched");
-}
-
-/* Return a random number: splitmix64. */
-static uint64_t draw(void)
-{
-    uint64_t x = random_state += 0x9E3779B97F4A7C15u;
-    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9u;
-    x = (x ^ x >> 27) * 0x94D049BB133111EBu;
-    return x ^ x >> 31;
-}
-
-static ptrdiff_t draw_below(ptrdiff_t limit)
-{
-    return (ptrdiff_t)(draw() % (uint64_t)limit);
-}
-
-static int one_in(ptrdiff_t number)
-{
-    return draw_below(number) == 0;
-}
-
-/* Return new memory for an array, mostly with its end where a page begins that may not be touched,
-   and else with its start where such a page ends. */
-static void *fence(book_side *book, int array, size_t bytes)
-{
-    const size_t page = (size_t)sysconf(_SC_PAGESIZE), usable = (bytes + page - 1) / page * page;
-    char *pages = mmap(NULL, usable + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    require(pages != MAP_FAILED, "no memory");
-    require(mprotect(pages + page, usable, PROT_READ | PROT_WRITE) == 0, "no memory");
-    memset(pages + page, FILLING, usable);
-    if (book->pages[array])
-        munmap(book->pages[array], book->sizes[array]);
-    book->pages[array] = pages;
-    book->sizes[array] = usable + 2 * page;
-    return pages + page + (one_in(4) ? 0 : usable - bytes);
-}
-
 /* As allocate_slots does it, but for where the arrays lie. */
 static void allocate_arrays(book_side *book, ptrdiff_t room, int wide)
 {
     const size_t slots = (size_t)room, blocks = slots / OBF_BLOCK;
     obf_side *side = &book->side;
     ptrdiff_t i;
-    side->keys = fence(book, KEYS, 8 * (OBF_GUARD + slots + OBF_SPARE));
+    side->keys = fence(&book->arrays[KEYS], 8 * (OBF_GUARD + slots + OBF_SPARE));
     side->keys += OBF_GUARD;
-    side->fine = fence(book, FINE, 8 * (slots / OBF_STEP));
-    side->coarse = fence(book, COARSE, 8 * (blocks + 2 * OBF_STEP));
-    side->live = fence(book, LIVE, 8 * (1 + blocks + 1));
+    side->fine = fence(&book->arrays[FINE], 8 * (slots / OBF_STEP));
+    side->coarse = fence(&book->arrays[COARSE], 8 * (blocks + 2 * OBF_STEP));
+    side->live = fence(&book->arrays[LIVE], 8 * (1 + blocks + 1));
     side->live++;
-    side->rests = fence(book, RESTS, sizeof(obf_rest) * (slots + OBF_SPARE));
-    side->highs = wide ? fence(book, HIGHS, 4 * slots) : NULL;
+    side->rests = fence(&book->arrays[RESTS], sizeof(obf_rest) * (slots + OBF_SPARE));
+    side->highs = wide ? fence(&book->arrays[HIGHS], 4 * slots) : NULL;
     side->coarse_count = (ptrdiff_t)blocks;
     side->room = room;
     side->end = 0;
@@ -238,7 +174,7 @@ static void draw_changes(book_side *book)
     choose_entries(book);
     if (one_in(20))
         book->deleting = draw_below(101);
-    book->changes = fence(book, CHANGES, (size_t)book->count * sizeof(obf_change));
+    book->changes = fence(&book->arrays[CHANGES], (size_t)book->count * sizeof(obf_change));
     for (i = 0; i < book->count; i++) {
         obf_change *change = &book->changes[i];
         memset(change, 0, sizeof(*change));
@@ -375,17 +311,11 @@ static void apply_and_check(book_side *books, uint64_t factor)
 int main(int argc, char **argv)
 {
     static book_side books[2];
-    long steps, left = 0, applied[3] = {0, 0, 0};
+    long steps = start(argc, argv), left = 0, applied[3] = {0, 0, 0};
     uint64_t factor = 1;
     int widest;
-    if (argc != 3 || (steps = atol(argv[1])) < 1) {
-        fprintf(stderr, "usage: book STEPS SEED; STEPS is 1 at least\n");
+    if (steps == 0)
         return 2;
-    }
-    seed = random_state = strtoull(argv[2], NULL, 10);
-    signal(SIGSEGV, fail_by_signal);
-    signal(SIGBUS, fail_by_signal);
-    obf_choose(1);
     widest = obf_simd;
     for (step = 0; step < steps; step++, left--) {
         if (left == 0) { /* another book */

@@ -2,8 +2,8 @@
 
 One build for each way the core has to read digits and to search: side by side, by the widest
 instructions that the processor has and by AVX2, in words of 64 bits, and one by one. The same tests
-hold all to the same reference. Beside them runs safety/book.c, which sees what no test in Python
-can: what is stored outside of one of a book's arrays.
+hold all to the same reference. Beside them run safety/book.c and safety/levels.c, which see what no
+test in Python can: what is read or stored outside of one of a book's arrays, or of a message.
 
 Exits with 0 when all passed; a finding aborts the run and shows where.
 """
@@ -34,7 +34,8 @@ BUILDS: dict[str, Sequence[str]] = {
     "sanitize-words": ("-DOBFRAME_NO_SIMD",),
     "sanitize-portable": ("-DOBFRAME_PORTABLE",),
 }
-BOOK_STEPS, BOOK_SEED = 200_000, 1
+PROGRAMS = {"book": 200_000, "levels": 500_000}  # steps of each, some 20 seconds
+SEED = 1
 PYTHON = [sys.executable, "-P"]
 TESTS = (*sorted((ROOT / "tests/unit").glob("test_core_*.py")), ROOT / "tests/properties")
 CAPTURES = ROOT / "tests/properties/test_captures.py"
@@ -78,19 +79,19 @@ def build(name: str, flags: Sequence[str]) -> dict[str, str]:
     return environment
 
 
-def compile_book(program: Path, flags: Sequence[str]) -> None:
-    """Compile safety/book.c."""
+def compile_program(name: str, program: Path, flags: Sequence[str]) -> None:
+    """Compile one of the programs beside this module."""
     compiler = [*shlex.split(os.environ.get("CC", "cc")), f"-I{ROOT / 'obframe'}", *flags]
-    subprocess.run([*compiler, str(ROOT / "safety/book.c"), "-o", str(program)], check=True)
+    subprocess.run([*compiler, str(ROOT / f"safety/{name}.c"), "-o", str(program)], check=True)
 
 
-def run_book() -> subprocess.CompletedProcess[str]:
-    """Let safety/book.c run for about 20 seconds."""
-    program = ROOT / "build/sanitize-book"
+def run_program(name: str) -> subprocess.CompletedProcess[str]:
+    """Let one of the programs run with sanitizers."""
+    program = ROOT / f"build/sanitize-{name}"
     program.parent.mkdir(exist_ok=True)
-    compile_book(program, FLAGS)
+    compile_program(name, program, FLAGS)
     return subprocess.run(
-        [str(program), str(BOOK_STEPS), str(BOOK_SEED)],
+        [str(program), str(PROGRAMS[name]), str(SEED)],
         env={**os.environ, **OPTIONS},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -103,7 +104,7 @@ def choose_builds() -> dict[str, Sequence[str]]:
     """Return the builds that differ on this processor: without AVX-512 the first two are one."""
     builds = dict(BUILDS)
     processor = Path("/proc/cpuinfo")
-    if processor.exists() and "avx512bw" not in processor.read_text(errors="replace").split():
+    if processor.exists() and "avx512_vbmi2" not in processor.read_text(errors="replace").split():
         del builds["sanitize-avx2"]
         sys.stdout.write("no AVX-512 here: what the core does by it is not run\n")
     return builds
@@ -131,13 +132,15 @@ def main(arguments: list[str]) -> int:
                 check=False,
             )
 
-        book = pool.submit(run_book)
+        programs = {name: pool.submit(run_program, name) for name in PROGRAMS}
         worst = 0
         for (name, _), result in zip(runs, pool.map(lambda each: run(*each), runs), strict=True):
             sys.stdout.write(f"{name}:\n{result.stdout}")
             worst = max(worst, abs(result.returncode))
-        sys.stdout.write(f"book.c:\n{book.result().stdout}")
-    return max(worst, abs(book.result().returncode))
+        for name, done in programs.items():
+            sys.stdout.write(f"{name}.c:\n{done.result().stdout}")
+            worst = max(worst, abs(done.result().returncode))
+    return worst
 
 
 if __name__ == "__main__":

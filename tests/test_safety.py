@@ -19,7 +19,7 @@ sys.path.append(str(SAFETY))
 import free_threaded  # noqa: E402
 from corebuild import build_copy  # noqa: E402
 from fuzz import COVERAGE  # noqa: E402
-from sanitize import FLAGS, compile_book  # noqa: E402
+from sanitize import FLAGS, compile_program  # noqa: E402
 from targets import TARGETS  # noqa: E402
 from threads import check_books_apart, check_one_book, check_one_decoder  # noqa: E402
 
@@ -133,18 +133,32 @@ def test_a_number_read_at_once_leaves_something_to_read_behind_it(
     assert (done.returncode, done.stdout) == (0, "0 wrong\n"), done.stderr
 
 
+def run_program(name: str, steps: int, flag: str, folder: Path) -> list[int]:
+    """Compile and run a program of safety/, and return what it says that each variant has done."""
+    flags = ["-O2", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+    compile_program(name, folder / name, [*flags, flag] if flag else flags)
+    command = [folder / name, str(steps), "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in re.findall(r"(\d+) (?:by|without) ", done.stdout)]
+
+
 @pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_SIMD"])
 def test_all_variants_keep_a_book_as_a_plain_model_does_and_stay_within_its_arrays(
     tmp_path: Path, flag: str
 ) -> None:
     """Where Python cannot look: every key, hole and index, and memory that must not be touched."""
-    flags = ["-O2", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
-    compile_book(tmp_path / "book", [*flags, flag] if flag else flags)
-    command = [tmp_path / "book", "10000", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    applied = [int(number) for number in re.findall(r"(\d+) (?:by|without) ", done.stdout)]
-    assert sum(applied) == 10_000, done.stdout
+    assert sum(run_program("book", 10_000, flag, tmp_path)) == 10_000
+
+
+@pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_AVX512"])
+def test_all_variants_read_the_levels_that_a_plain_model_reads_and_nothing_beside_the_message(
+    tmp_path: Path, flag: str
+) -> None:
+    levels = run_program("levels", 30_000, flag, tmp_path)
+    assert len(levels) == 3
+    if "avx2" in Path("/proc/cpuinfo").read_text(errors="replace").split():
+        assert levels[1] > 100_000
 
 
 def test_threads_take_the_same_rows_as_one() -> None:
