@@ -40,9 +40,11 @@ typedef struct {
 #endif
 
 #if OBF_SWAR && !defined(OBFRAME_NO_SIMD) && defined(__x86_64__) && defined(__GNUC__)
+#define OBF_SSE2 1 /* every such processor has it */
 #define OBF_AVX2 1
 #include <immintrin.h>
 #else
+#define OBF_SSE2 0
 #define OBF_AVX2 0
 #endif
 
@@ -141,19 +143,32 @@ static inline int obf_is_data(const uint8_t *p)
     return memcmp(p, "\",\"data\":{", 10) == 0;
 }
 
-/* Count the plain characters of a string at p, eight at most. p has eight bytes. */
-static inline int obf_plain8(const uint8_t *p)
+/* Count the plain characters of a string at p, 16 at most. p has 16 bytes. */
+static inline int obf_plain16(const uint8_t *p)
 {
-#if OBF_SWAR
+#if OBF_SSE2
+    const __m128i x = _mm_loadu_si128((const __m128i *)p);
+    /* Signed: what is no ASCII is below all that is. */
+    __m128i odd = _mm_cmplt_epi8(x, _mm_set1_epi8(0x20));
+    odd = _mm_or_si128(odd, _mm_cmpeq_epi8(x, _mm_set1_epi8('"')));
+    odd = _mm_or_si128(odd, _mm_cmpeq_epi8(x, _mm_set1_epi8(0x5C)));
+    return __builtin_ctz((unsigned)_mm_movemask_epi8(odd) | 1u << 16);
+#elif OBF_SWAR
     const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
-    uint64_t x, quote, slash, odd;
-    memcpy(&x, p, 8);
-    quote = x ^ (ones * '"');
-    slash = x ^ (ones * 0x5C);
-    /* A top bit above the lowest one found may be wrong; only the lowest is looked at. */
-    odd = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (x - ones * 0x20) | x) & tops;
-    return odd ? __builtin_ctzll(odd) >> 3 : 8;
+    int i;
+    for (i = 0; i < 16; i += 8) {
+        uint64_t x, quote, slash, odd;
+        memcpy(&x, p + i, 8);
+        quote = x ^ (ones * '"');
+        slash = x ^ (ones * 0x5C);
+        /* A top bit above the lowest one found may be wrong; only the lowest is looked at. */
+        odd = (((quote - ones) & ~quote) | ((slash - ones) & ~slash) | (x - ones * 0x20) | x) & tops;
+        if (odd)
+            return i + (__builtin_ctzll(odd) >> 3);
+    }
+    return 16;
 #else
+    (void)p;
     return 0;
 #endif
 }

@@ -14,8 +14,8 @@ is its price and an ask's key is the bitwise complement of its price, both less 
 are what processors compare many of at once. Both sides run the same code.
 A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
 levels only as far as the next hole. Every 64th key stands in ``coarse`` too, where a search begins,
-and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h`` and, of books, in
-``_book.h``.
+and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h``, of
+reading levels in ``_levels.h``, of books in ``_book.h``.
 """
 
 cimport cython
@@ -51,7 +51,7 @@ cdef extern from "_core.h":
     bint obf_is_depth_update(const uint8_t *) noexcept nogil
     bint obf_is_stream(const uint8_t *) noexcept nogil
     bint obf_is_data(const uint8_t *) noexcept nogil
-    int obf_plain8(const uint8_t *) noexcept nogil
+    int obf_plain16(const uint8_t *) noexcept nogil
     int obf_write_short(uint8_t *, uint32_t, uint32_t, int) noexcept nogil
     bint __builtin_mul_overflow(uint64_t, uint64_t, uint64_t *) noexcept nogil
     int __builtin_ctzll(unsigned long long) noexcept nogil
@@ -139,7 +139,7 @@ cdef enum:
     SHORT_TEXT = 32  # bytes of a level's text that are copied at once
     LEAST_KEPT = 4096
     KNOWN_TEXTS = 4096
-    LONGEST_KNOWN = 32  # bytes
+    LONGEST_KNOWN = 16  # bytes
 
 # What can be wrong with a value. Codes from CAPACITY_PRICE on are CapacityErrors.
 cdef enum:
@@ -685,10 +685,10 @@ cdef int read_string(Reader *r, Span *span) noexcept nogil:
     span.start = p
     span.escaped = False
     while p < end:
-        if end - p >= 8:
-            i = obf_plain8(p)
+        if end - p >= 16:
+            i = obf_plain16(p)
             p += i
-            if i == 8:
+            if i == 16:
                 continue
         c = p[0]
         if c == c'"':
@@ -1283,20 +1283,94 @@ for _field in EVENT_NAMES:
 del _field
 
 
+cdef inline const uint8_t *read_usual_id(const uint8_t *p, int64_t *value) noexcept nogil:
+    """Read a number of at most 16 digits, and the comma behind it. ``p`` has 24 bytes.
+
+    Returns what follows, or NULL when it is another number, or has a zero before other digits.
+    """
+    cdef uint64_t number = 0
+    cdef uint64_t more = 0
+    cdef const uint8_t *start = p
+    cdef int digits = obf_read8(p, &number)
+    p += digits
+    if digits == 8:
+        digits = obf_read8(p, &more)
+        number = number * POW10[digits] + more
+        p += digits
+    if p[0] != c',' or p == start or start[0] == c'0':
+        return NULL
+    value[0] = <int64_t>number
+    return p + 1
+
+
+cdef void read_usual_header(Reader *r, Event *event) noexcept nogil:
+    """Read what stands before the levels, when that is all there and in the venue's own order.
+
+    Then ``r.p`` stands at the next key, of the bids as a rule; otherwise nothing has happened.
+    """
+    cdef const uint8_t *p = r.p
+    cdef const uint8_t *symbol
+    cdef int64_t time = 0
+    cdef int64_t first = 0
+    cdef int64_t last = 0
+    cdef int64_t other = 0
+    cdef int plain
+    # 22 bytes, a number, 4, another, 5 and a symbol of 15 characters, 6, 4 and 5 and three numbers.
+    if event.seen or r.end - p <= 192 or memcmp(p, b'"e":"depthUpdate","E":', 22) != 0:
+        return
+    p = read_usual_id(p + 22, &time)
+    if p == NULL:
+        return
+    if r.futures and memcmp(p, b'"T":', 4) == 0:
+        p = read_usual_id(p + 4, &other)
+        if p == NULL:
+            return
+    if memcmp(p, b'"s":"', 5) != 0:
+        return
+    symbol = p + 5
+    plain = obf_plain16(symbol)
+    p = symbol + plain
+    if plain == 0 or plain == 16 or memcmp(p, b'","U":', 6) != 0:
+        return
+    p = read_usual_id(p + 6, &first)
+    if p == NULL or memcmp(p, b'"u":', 4) != 0:
+        return
+    p = read_usual_id(p + 4, &last)
+    if p == NULL:
+        return
+    if r.futures:
+        if memcmp(p, b'"pu":', 5) != 0:
+            return
+        p = read_usual_id(p + 5, &other)
+        if p == NULL:
+            return
+        event.prev = other
+        event.seen = 1u << F_PREV
+    event.seen |= 1u << F_TYPE | 1u << F_TIME | 1u << F_SYMBOL | 1u << F_FIRST | 1u << F_LAST
+    event.is_depth = True
+    event.time = time
+    event.symbol.start = symbol
+    event.symbol.size = plain
+    event.symbol.escaped = False
+    event.first = first
+    event.last = last
+    r.p = p
+
+
 cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
     """Read fields that stand where and as the venue always writes them; spare the long way.
 
     ``r.p`` stands at a key before and after, or at what this leaves to be judged. Nothing is
     refused here.
     """
-    cdef const uint8_t *p = r.p
+    cdef const uint8_t *p
     cdef const uint8_t *start
-    cdef uint64_t number = 0
-    cdef uint64_t more = 0
-    cdef int64_t *value
-    cdef int digits
+    cdef int64_t number = 0
+    cdef int plain
     cdef int field
     cdef int code
+    read_usual_header(r, event)
+    p = r.p
     while r.end - p > 32 and p[0] == c'"' and p[1] < 128 and p[2] == c'"' and p[3] == c':':
         field = USUAL[p[1]]
         if field == F_OTHER or event.seen & (1u << field):
@@ -1312,9 +1386,9 @@ cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
                 break
             p = start + 1
             while r.end - p > 32:
-                digits = obf_plain8(p)
-                p += digits
-                if digits < 8:
+                plain = obf_plain16(p)
+                p += plain
+                if plain < 16:
                     break
             if p[0] != c'"' or p[1] != c',' or p == start + 1:
                 break
@@ -1334,22 +1408,15 @@ cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
             r.p = p
             continue
         else:
-            digits = obf_read8(start, &number)
-            p = start + digits
-            if digits == 8:
-                digits = obf_read8(p, &more)
-                number = number * POW10[digits] + more
-                p += digits
-            if p[0] != c',' or p == start or start[0] == c'0':
+            p = read_usual_id(start, &number)
+            if p == NULL:
                 break
             if field == F_TIME:
-                value = &event.time
+                event.time = number
             elif field == F_FIRST:
-                value = &event.first
+                event.first = number
             else:
-                value = &event.last
-            value[0] = <int64_t>number
-            p += 1
+                event.last = number
         event.seen |= 1u << field
         r.p = p
     return OK
@@ -1358,11 +1425,11 @@ cdef int read_usual_fields(Reader *r, Event *event, int depth) noexcept nogil:
 cdef bint read_usual_wrapper(Reader *r, Event *event) noexcept nogil:
     """Read ``"stream":"...","data":`` when it stands as the venue always writes it, up to the object."""
     cdef const uint8_t *p = r.p + 10
-    cdef int plain = 8
+    cdef int plain = 16
     if r.end - r.p <= 64 or not obf_is_stream(r.p):
         return False
-    while plain == 8 and r.end - p > 32:
-        plain = obf_plain8(p)
+    while plain == 16 and r.end - p > 32:
+        plain = obf_plain16(p)
         p += plain
     if r.end - p <= 32 or not obf_is_data(p):
         return False
@@ -1470,7 +1537,15 @@ cdef str show(const uint8_t *start, Py_ssize_t size):
     return PyUnicode_DecodeUTF8(<const char *>start + quoted, size, "replace")[:80]
 
 
-cdef list KNOWN = [""] * KNOWN_TEXTS
+cdef struct Known:  # a text; all of its characters are in two words, which may overlap
+    uint64_t head
+    uint64_t tail
+    Py_ssize_t size
+    PyObject *text
+
+
+cdef Known[KNOWN_TEXTS] KNOWN
+cdef list KNOWN_OWNED = [None] * KNOWN_TEXTS
 
 
 @cython.boundscheck(False)
@@ -1482,27 +1557,34 @@ cdef str know_text(Span span):
     """
     cdef uint64_t head = 0
     cdef uint64_t tail = 0
+    cdef uint32_t part = 0
+    cdef Known *known
     cdef Py_ssize_t at
-    cdef str known
+    cdef str text
     if FREE_THREADED:  # what threads share would have to be guarded
         return PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
     if span.size >= 8:
         memcpy(&head, span.start, 8)
         memcpy(&tail, span.start + span.size - 8, 8)
+    elif span.size >= 4:
+        memcpy(&part, span.start, 4)
+        head = part
+        memcpy(&part, span.start + span.size - 4, 4)
+        tail = part
     else:
-        memcpy(&head, span.start, <size_t>span.size)
-    head = (head ^ tail << 1 ^ <uint64_t>span.size) * 0x9E3779B97F4A7C15u
-    at = <Py_ssize_t>(head >> (64 - 12))
-    known = <str>KNOWN[at]
-    if (
-        PyUnicode_IS_COMPACT_ASCII(known)
-        and PyUnicode_GET_LENGTH(known) == span.size
-        and memcmp(PyUnicode_DATA(known), span.start, <size_t>span.size) == 0
-    ):
-        return known
-    known = PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
-    KNOWN[at] = known
-    return known
+        for at in range(span.size):
+            head = head << 8 | span.start[at]
+    at = <Py_ssize_t>((head ^ tail << 1 ^ <uint64_t>span.size) * 0x9E3779B97F4A7C15u >> (64 - 12))
+    known = &KNOWN[at]
+    if known.head == head and known.tail == tail and known.size == span.size:
+        return <str>known.text
+    text = PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
+    KNOWN_OWNED[at] = text
+    known.head = head
+    known.tail = tail
+    known.size = span.size
+    known.text = <PyObject *>text
+    return text
 
 
 cdef str read_span(Span span):
@@ -2008,6 +2090,7 @@ def parse_depth_update(data, bint futures=False):
     cdef Change[2 * NEAR_CHANGES] near
     cdef Quotes quotes
     cdef int code
+    cdef int at
     memset(&reader, 0, sizeof(Reader))
     memset(&outer, 0, sizeof(Event))
     memset(&inner, 0, sizeof(Event))
@@ -2019,6 +2102,8 @@ def parse_depth_update(data, bint futures=False):
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
         reader.end = reader.start + view.len
+        for at in range(1, 6):  # its other lines are asked for while levels are read
+            __builtin_prefetch(reader.start + LINE * at)
         reader.futures = futures
         if OBF_SIMD:
             quotes.start = NULL
@@ -2399,9 +2484,9 @@ cdef bint read_usual_updates(Reader *r, Event *event, Py_ssize_t *index) noexcep
         if memcmp(p, b',"event_time":"', 15) != 0:
             return False
         p += 15
-        plain = 8
-        while plain == 8 and end - p > 32:
-            plain = obf_plain8(p)
+        plain = 16
+        while plain == 16 and end - p > 32:
+            plain = obf_plain16(p)
             p += plain
         if end - p <= 32 or memcmp(p, b'","price_level":"', 17) != 0:
             return False
@@ -2940,11 +3025,12 @@ cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
 
 
 cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
-    """Return the room for ``count`` levels: a fourth more, so that a hole is always near.
+    """Return the room for ``count`` levels: a fourth more, so that a hole is mostly near.
 
-    A small book gets more: books grow much in their first minutes.
+    A smaller book gets half of its levels more: books grow in their first minutes, and what takes
+    longest of inserting is a hole that is far away.
     """
-    cdef Py_ssize_t more = max(count >> 2, min(count >> 1, <Py_ssize_t>320))
+    cdef Py_ssize_t more = max(count >> 2, min(count >> 1, <Py_ssize_t>1200))
     return (count + more + BLOCK - 1 + 8) & ~<Py_ssize_t>(BLOCK - 1)
 
 
@@ -2987,7 +3073,7 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     if keep > 0:
         # At least a fourth of the unused slots stays at the end, where new best prices come; and
         # a level has one hole behind it at most.
-        holes = min((room - keep) - ((room - keep) >> 2), keep >> 2)
+        holes = min((room - keep) - ((room - keep) >> 2), keep)
         step = (<uint64_t>(keep + holes) << 32) // <uint64_t>keep
         from_ = nth_best(side, keep)
         word = from_ >> 6
