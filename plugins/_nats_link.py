@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ _HEADER = "Nats-Msg-Id"
 _CLOCK_ALLOWANCE = 30
 """Seconds that a server's clock may be behind the recorder's."""
 _READ_AT_ONCE = 1000
+_NEVER = str(2**63)
+"""A number that no stream comes to: a message that expects it is refused."""
+_REFUSED = re.compile(r"wrong last sequence: (\d+)")
+_SETTLING = 0.05
+"""Seconds between two looks at whether a leader has stored what it took."""
 
 
 def _split_user(url: str) -> tuple[str, dict[str, str]]:
@@ -233,25 +239,111 @@ class Link:
         self.pending = []
         return duplicates
 
-    async def read_ids(self, since: int, after: int | None) -> AsyncIterator[tuple[int, str]]:
+    async def read_ids(
+        self, since: int, after: int | None, sample: tuple[str, bytes]
+    ) -> AsyncIterator[tuple[int, str]]:
         """Yield place and id of each message that may be of a row from this second on.
 
-        A row is stored after its second, so what the server stored before is passed over. A stream
-        that is a queue yields nothing.
+        What was sent before, on whatever connection, is stored or refused by then, and none of it
+        is left out. A row is stored after its second, so what the server stored before is passed
+        over. A stream that is a queue yields nothing.
 
         Args:
             since: The second.
             after: The place to go on after, where reading was broken off.
+            sample: Subject and payload of a row, for ``_ask_end``.
 
         Raises:
             SinkError: It takes too long for one call.
         """
         from nats.errors import TimeoutError as NatsTimeout  # noqa: PLC0415
-        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy  # noqa: PLC0415
 
         if not self.is_readable:
             return
         deadline = time.monotonic() + self.timeout
+        await self._settle(sample, deadline)
+        last = await self._find_last()
+        start = datetime.datetime.fromtimestamp(since - _CLOCK_ALLOWANCE, datetime.UTC)
+        place = after or 0
+        if last is None or last.seq <= place or last.time < start:
+            return
+        consumer = await self._subscribe(start, after)
+        try:
+            left = (await consumer.consumer_info()).num_pending or 0
+            # The consumer lives on any of the stream's servers. One that has been away lags behind
+            # the leader, and has no more to give for the moment although there is more.
+            while place < last.seq:
+                if (seconds := deadline - time.monotonic()) <= 0:
+                    what = f"{left} more message ids" if left else "message ids that a server lacks"
+                    raise SinkError(
+                        f"nats: {what} of the stream {self.plan.name} are to be "
+                        "read back before rows can be sent; it goes on with the next call "
+                        "(to give it more time: nats.timeout and recorder.sink_timeout)"
+                    )
+                with contextlib.suppress(NatsTimeout):
+                    count = min(max(left, 1), _READ_AT_ONCE)
+                    for message in await consumer.fetch(count, timeout=seconds):
+                        left = message.metadata.num_pending
+                        place = message.metadata.sequence.stream
+                        yield place, (message.headers or {}).get(_HEADER, "")
+        finally:
+            with contextlib.suppress(Exception):
+                await consumer.unsubscribe()
+
+    async def _settle(self, sample: tuple[str, bytes], deadline: float) -> None:
+        """Wait until the stream has stored what it was sent before, or refused it.
+
+        A leader that its peers do not answer holds rows that count for nothing yet, and stores
+        them when the peers are back, be that long after their connection is gone and their ids
+        are forgotten. Looked through in between, the stream seems not to have them.
+        """
+        wanted = await self._ask_end(sample)
+        while (await self.jetstream.stream_info(self.plan.name)).state.last_seq < wanted:
+            if time.monotonic() >= deadline:
+                raise SinkError(
+                    "nats: rows that were sent before are still under way in the stream "
+                    f"{self.plan.name}, and others are sent when that is over; see whether enough "
+                    "of its servers are up, and if they are, have another one lead it "
+                    f"(nats stream cluster step-down {self.plan.name})"
+                )
+            await asyncio.sleep(_SETTLING)
+            # It falls when rows are refused, or lost with their leader; it grows by new ones only.
+            wanted = min(wanted, await self._ask_end(sample))
+
+    async def _ask_end(self, sample: tuple[str, bytes]) -> int:
+        """Return the place of the last message when all is stored that the leader has taken.
+
+        No request tells that. It is told to who sends a message that expects another place to be
+        the last one, and is refused. The stream does not keep that message; subscribers who do
+        without a stream get it, so it is a row like any other.
+        """
+        from nats.js.errors import APIError  # noqa: PLC0415
+
+        subject, payload = sample
+        headers = {"Nats-Expected-Last-Sequence": _NEVER}
+        try:
+            await self.jetstream.publish(subject, payload, stream=self.plan.name, headers=headers)
+        except APIError as error:
+            if told := _REFUSED.search(error.description or ""):
+                return int(told[1])
+            raise
+        raise SinkError(
+            f"nats: the stream {self.plan.name} keeps a message that expects another to be its "
+            "last; update nats-server"
+        )
+
+    async def _find_last(self) -> Any:
+        """Return the last message of our subjects, as the leader knows it; None without any."""
+        from nats.js.errors import NotFoundError  # noqa: PLC0415
+
+        try:
+            return await self.jetstream.get_last_msg(self.plan.name, self.plan.subjects)
+        except NotFoundError:
+            return None
+
+    async def _subscribe(self, start: datetime.datetime, after: int | None) -> Any:
+        from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy  # noqa: PLC0415
+
         wanted = ConsumerConfig(
             ack_policy=AckPolicy.NONE,
             filter_subject=self.plan.subjects,
@@ -261,30 +353,11 @@ class Link:
             inactive_threshold=30,
         )
         if after is None:
-            start = datetime.datetime.fromtimestamp(since - _CLOCK_ALLOWANCE, datetime.UTC)
             wanted.deliver_policy = DeliverPolicy.BY_START_TIME
             wanted.opt_start_time = start
         else:
             wanted.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
             wanted.opt_start_seq = after + 1
-        consumer = await self.jetstream.pull_subscribe(
+        return await self.jetstream.pull_subscribe(
             self.plan.subjects, stream=self.plan.name, config=wanted
         )
-        try:
-            left = (await consumer.consumer_info()).num_pending or 0
-            while left > 0:
-                if (seconds := deadline - time.monotonic()) <= 0:
-                    raise SinkError(
-                        f"nats: {left} more message ids of the stream {self.plan.name} are to be "
-                        "read back before rows can be sent; it goes on with the next call "
-                        "(to give it more time: nats.timeout and recorder.sink_timeout)"
-                    )
-                with contextlib.suppress(NatsTimeout):
-                    messages = await consumer.fetch(min(left, _READ_AT_ONCE), timeout=seconds)
-                    for message in messages:
-                        place = message.metadata
-                        left = place.num_pending
-                        yield place.sequence.stream, (message.headers or {}).get(_HEADER, "")
-        finally:
-            with contextlib.suppress(Exception):
-                await consumer.unsubscribe()

@@ -33,8 +33,8 @@ class NatsSink:
     """Publishes rows and waits for the stream's acknowledgement of each.
 
     A stream knows message ids for a while only. What was sent before a connection was lost is
-    therefore looked up on the next one: the ids that the stream holds since the oldest row that
-    is to be sent.
+    therefore looked up on the next one, when none of it is under way any more: the ids that the
+    stream holds since the oldest row that is to be sent.
 
     Args:
         access: How to reach the servers.
@@ -84,7 +84,7 @@ class NatsSink:
             self._give_up()  # lost since the last call
         if self._link is None:
             self._link = await Link.open(self._access, self._plan)
-        await self._look_back(self._link, min(each.timestamp for each in snapshots))
+        await self._look_back(self._link, snapshots)
         known = self._known
         new = [each for each in snapshots if not known.has(each.symbol, each.timestamp)]
         self.counters["duplicates"] += len(snapshots) - len(new)
@@ -98,15 +98,17 @@ class NatsSink:
             for row in rows:
                 known.add(row.symbol, row.timestamp)
 
-    async def _look_back(self, link: Link, since: int) -> None:
+    async def _look_back(self, link: Link, snapshots: Sequence[Snapshot]) -> None:
         """Learn which rows the stream has, from the oldest row on that is given."""
+        since = min(each.timestamp for each in snapshots)
         look = self._look
         if look is None or since < look.since or link.created != look.created:
             look = self._look = _Look(since, link.created)
             self._known = Delivered()
         if look.is_complete:
             return
-        async for place, message_id in link.read_ids(look.since, look.place):
+        sample = self._plan.subject_of(snapshots[0].symbol), self._encode(snapshots[0])
+        async for place, message_id in link.read_ids(look.since, look.place, sample):
             look.place = place
             symbol, _, second = message_id.rpartition(":")
             if symbol and second.isascii() and second.isdigit():

@@ -22,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from obframe.testing.kafka_batches import find_sent_again, read_batches
+
 _READY_WITHIN = 20.0
 
 
@@ -189,6 +191,8 @@ class KafkaCluster:
 
     It knows topics, partitions, producing, fetching and offsets; it does not find offsets by time,
     and a broker that is down keeps what it has. Topics come to be when somebody asks for them.
+    What an idempotent producer sends again, because the answer was lost, it keeps twice, where
+    brokers drop it: ``find_sent_again`` tells which messages these are.
 
     Args:
         brokers: How many.
@@ -234,6 +238,29 @@ class KafkaCluster:
         self._library.rd_kafka_mock_push_request_errors_array(
             self._cluster, request, len(errors), codes
         )
+
+    def find_sent_again(self, topic: str) -> set[tuple[int, int]]:
+        """Return partition and offset of each message that real brokers would have dropped.
+
+        Such a message bears the numbers of one that is there: its producer sent it again. What a
+        producer was given twice has numbers of its own, and is not among them.
+
+        Raises:
+            ValueError: Real brokers would have refused a message that is there.
+        """
+        from confluent_kafka.admin import AdminClient  # noqa: PLC0415
+
+        listed = AdminClient({"bootstrap.servers": self.servers, "log_level": 0}).list_topics(
+            topic, timeout=10
+        )
+        found = set[tuple[int, int]]()
+        for number, partition in listed.topics[topic].partitions.items():
+            leader = listed.brokers[partition.leader]
+            assert leader.host is not None, "a broker of the cluster has no address"
+            batches = read_batches(leader.host, leader.port, topic, number)
+            for batch in find_sent_again(batches):
+                found |= {(number, batch.offset + at) for at in range(batch.messages)}
+        return found
 
     def close(self) -> None:
         """End it and forget its data. May be called twice."""

@@ -49,7 +49,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
         )
     cluster: KafkaCluster = request.getfixturevalue("kafka_cluster")
     settings = (f"kafka.servers={cluster.servers}",)
-    return Broker("kafka", settings, cluster.down, cluster.up, lambda: read_kafka(cluster.servers))
+    return Broker("kafka", settings, cluster.down, cluster.up, lambda: read_kafka(cluster))
 
 
 def stored(desk: Any) -> list[Record]:

@@ -1,7 +1,7 @@
 """The sink ``kafka`` with the cluster inside of librdkafka, which goes down, dawdles and refuses.
 
 That cluster does not look at the sequence numbers by which brokers drop what an idempotent producer
-sends again, so nothing here makes the library itself send again what was taken.
+sends again, so that is left out here, by these numbers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,14 @@ async def opened(cluster: KafkaCluster, **settings: Any) -> AsyncIterator[Any]:
 
 
 def messages(cluster: KafkaCluster, topic: str = "obframe") -> list[Any]:
-    """Everything in a topic, as a consumer gets it: in order within a partition."""
+    """Everything in a topic, as a consumer of real brokers gets it: in order within a partition."""
+    again = cluster.find_sent_again(topic)
+    kept = all_messages(cluster, topic)
+    return [each for each in kept if (each.partition(), each.offset()) not in again]
+
+
+def all_messages(cluster: KafkaCluster, topic: str = "obframe") -> list[Any]:
+    """Everything that the cluster here keeps of a topic."""
     consumer = confluent_kafka.Consumer(
         {"bootstrap.servers": cluster.servers, "group.id": "test", "log_level": 0}
     )
@@ -184,6 +191,27 @@ async def test_row_54_a_recorder_that_died_before_it_was_told_sends_nothing_twic
     found = stored(kafka_cluster)
     assert found["A"] == rows(["A"], T, T + 12)
     assert found["B"] == rows(["B"], T, T + 10)
+
+
+async def test_row_54_rows_whose_acknowledgement_is_lost_are_dropped_when_they_come_again(
+    kafka_cluster: KafkaCluster,
+) -> None:
+    """The library itself sends them again, and by their numbers brokers know them."""
+    given = rows(["A", "B"], T, T + 30)
+    kafka_cluster.create_topic("obframe")
+    async with opened(kafka_cluster, timeout=2) as sink:
+        await write_until_taken(sink, given[:20])
+        kafka_cluster.slow(60_000)  # the brokers take the rows, but say so when it is too late
+        with pytest.raises(SinkError, match="20 rows were not acknowledged"):
+            await sink.write(given[20:40])
+        kafka_cluster.down()
+        kafka_cluster.slow(0)
+        kafka_cluster.up()
+        await write_until_taken(sink, given[20:])
+        assert sink.counters["written"] == len(given), "the sink gave each to the library once"
+    kept = [snapshot_from_json(message.value()) for message in all_messages(kafka_cluster)]
+    assert len(kept) > len(given), "no row was sent again"
+    assert stored(kafka_cluster) == {symbol: rows([symbol], T, T + 30) for symbol in ("A", "B")}
 
 
 async def test_a_cancelled_write_is_gone_on_with_by_the_next(kafka_cluster: KafkaCluster) -> None:

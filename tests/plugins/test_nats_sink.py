@@ -8,11 +8,12 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 from urllib.parse import unquote
 
 import nats
@@ -20,6 +21,8 @@ import nkeys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, RetentionPolicy, StreamConfig
 
 from obframe import PluginError, SinkError, Snapshot, snapshot_from_json, snapshot_id
@@ -191,9 +194,9 @@ async def test_reading_back_goes_on_where_it_was_broken_off(
     read: list[str] = []
     read_ids = Link.read_ids
 
-    async def read_some(link: Link, since: int, after: int | None) -> AsyncIterator[Any]:
+    async def read_some(link: Link, *arguments: Any) -> AsyncIterator[Any]:
         count = 0
-        async for place, message_id in read_ids(link, since, after):
+        async for place, message_id in read_ids(link, *arguments):
             read.append(message_id)
             yield place, message_id
             count += 1
@@ -248,56 +251,175 @@ async def test_the_next_server_is_tried(nats_server: NatsServer, tmp_path: Path)
     assert len(await stored(nats_server)) == 3
 
 
-@pytest.mark.slow
-async def test_row_54_a_cluster_that_loses_servers_loses_no_row(
-    nats_server: NatsServer, tmp_path: Path
+async def test_row_54_a_server_that_lags_behind_hides_no_row(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three servers, each row on all of them; one after the other is killed and comes back."""
-    nats_server.stop()  # it is there to skip the test where there is none
-    routes = [NatsServer(tmp_path).port for _ in range(3)]
-    urls = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
-    servers = [
-        NatsServer(
-            tmp_path / f"node{number}", "--name", f"node{number}", "--cluster_name", "test",
-            "--cluster", f"nats://127.0.0.1:{port}", "--routes", urls,
-        )
-        for number, port in enumerate(routes)
-    ]  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for server in servers:
-            stack.enter_context(server)
-        settings = NatsSettings(
-            servers=tuple(server.url for server in servers), replication=3, duplicate_window=1,  # type: ignore[arg-type]
-            timeout=1,  # type: ignore[arg-type]
+    """A consumer reads from any server of the stream, which may not have the last rows yet.
+
+    Such a server says that there is nothing for it to give, and gives it when it has it.
+    """
+    given = rows(["A", "B"], T, T + 5)
+    async with opened(nats_server, duplicate_window=0.2) as sink:
+        await sink.write(given)
+        written = time.monotonic()
+    consumer_info = JetStreamContext.PullSubscription.consumer_info
+
+    async def lag(consumer: Any) -> Any:
+        info = await consumer_info(consumer)
+        assert info.num_pending == len(given)
+        info.num_pending = 0
+        return info
+
+    # The ids must be forgotten: else the server drops what comes again, whatever the sink does.
+    await asyncio.sleep(written + 0.5 - time.monotonic())
+    with monkeypatch.context() as patch:
+        patch.setattr(JetStreamContext.PullSubscription, "consumer_info", lag)
+        async with opened(nats_server, duplicate_window=0.2) as sink:
+            await sink.write([*given, row("A", T + 5)])
+            assert sink.counters == Counter(written=1, duplicates=len(given))
+    assert await stored(nats_server) == [*given, row("A", T + 5)]
+
+
+async def test_a_server_that_never_gives_what_the_leader_has_is_told(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(nats_server) as sink:
+        await sink.write(rows(["A"], T, T + 3))
+
+    told = AsyncMock(return_value=SimpleNamespace(num_pending=0))
+
+    async def fetch(*_: Any, timeout: float, **__: Any) -> list[Any]:
+        await asyncio.sleep(timeout)
+        raise NatsTimeout
+
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "consumer_info", told)
+    monkeypatch.setattr(JetStreamContext.PullSubscription, "fetch", fetch)
+    async with opened(nats_server, timeout=0.3) as sink:
+        with pytest.raises(SinkError, match=r"message ids .*stream OBFRAME are to be read back"):
+            await sink.write([row("A", T + 3)])
+
+
+async def test_subscribers_without_the_stream_get_nothing_but_rows(
+    nats_server: NatsServer,
+) -> None:
+    """To learn what is under way the sink sends what the stream refuses; it looks like a row."""
+    client = await nats.connect(nats_server.url)
+    subscription = await client.subscribe("obframe.>")
+    await client.flush()
+    for _ in range(2):
+        async with opened(nats_server) as sink:
+            await sink.write([row("A", T)])
+    await client.flush()
+    got = []
+    while subscription.pending_msgs:
+        got.append(await subscription.next_msg())
+    await client.close()
+    assert {(message.subject, snapshot_from_json(message.data)) for message in got} == {
+        ("obframe.A", row("A", T))
+    }
+    assert await stored(nats_server) == [row("A", T)]
+
+
+class Cluster:
+    """Three servers, each row on all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        routes = [NatsServer(folder).port for _ in range(3)]
+        urls = ",".join(f"nats://127.0.0.1:{port}" for port in routes)
+        self.servers = {
+            f"node{number}": NatsServer(
+                folder / f"node{number}", "--name", f"node{number}", "--cluster_name", "test",
+                "--cluster", f"nats://127.0.0.1:{port}", "--routes", urls,
+            )
+            for number, port in enumerate(routes)
+        }  # fmt: skip
+
+    def settings(self, *names: str) -> NatsSettings:
+        """How to reach these servers, or all. What was sent is soon forgotten by its id."""
+        urls = tuple(self.servers[name].url for name in names or self.servers)
+        return NatsSettings(
+            servers=urls, replication=3, duplicate_window=1, timeout=1,  # type: ignore[arg-type]
         )  # fmt: skip
-        done = 0
 
-        async def write_until_taken(count: int) -> None:
-            deadline = time.monotonic() + 40
-            while True:
-                try:
-                    return await sink.write(rows(["A", "B"], T + done, T + done + count))
-                except SinkError:
-                    assert time.monotonic() < deadline
-                    await asyncio.sleep(0.1)
+    async def leader(self) -> str:
+        """Return the name of the server that leads the stream."""
+        client = await nats.connect(self.servers["node0"].url)
+        try:
+            cluster = (await client.jetstream().stream_info("OBFRAME")).cluster
+            assert cluster is not None
+            return str(cluster.leader)
+        finally:
+            await client.close()
 
-        async with open_sink(settings) as sink:
-            for victim in servers:
-                for _ in range(10):
-                    await write_until_taken(1)
-                    done += 1
-                writing = asyncio.create_task(write_until_taken(20))
-                await asyncio.sleep(0)
-                victim.kill()
-                await writing
-                done += 20
-                victim.start()
+
+@pytest.fixture
+def cluster(nats_server: NatsServer, tmp_path: Path) -> Iterator[Cluster]:
+    """Return a running cluster; it is killed at the end."""
+    nats_server.stop()  # it is there to skip the test where there is none
+    made = Cluster(tmp_path)
+    with contextlib.ExitStack() as stack:
+        for server in made.servers.values():
+            stack.enter_context(server)
+        yield made
+
+
+async def write_until_taken(sink: Any, snapshots: list[Snapshot]) -> None:
+    """Do what the framework does."""
+    deadline = time.monotonic() + 40
+    while True:
+        try:
+            return await sink.write(snapshots)
+        except SinkError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.slow
+async def test_row_54_a_cluster_that_loses_servers_loses_no_row(cluster: Cluster) -> None:
+    """One server after the other is killed and comes back."""
+    done = 0
+    async with open_sink(cluster.settings()) as sink:
+        for victim in cluster.servers.values():
             for _ in range(10):
-                await write_until_taken(1)
+                await write_until_taken(sink, rows(["A", "B"], T + done, T + done + 1))
                 done += 1
-        found = await stored(servers[0])
+            batch = rows(["A", "B"], T + done, T + done + 20)
+            writing = asyncio.create_task(write_until_taken(sink, batch))
+            await asyncio.sleep(0)
+            victim.kill()
+            await writing
+            done += 20
+            victim.start()
+        for _ in range(10):
+            await write_until_taken(sink, rows(["A", "B"], T + done, T + done + 1))
+            done += 1
+    found = await stored(cluster.servers["node0"])
     for symbol in ("A", "B"):
         assert [each for each in found if each.symbol == symbol] == rows([symbol], T, T + done)
+
+
+@pytest.mark.slow
+async def test_row_54_what_a_leader_without_its_peers_has_taken_is_waited_for(
+    cluster: Cluster,
+) -> None:
+    """It stores such rows when its peers are back, long after their ids are forgotten."""
+    async with open_sink(cluster.settings()) as sink:
+        await write_until_taken(sink, rows(["A"], T, T + 10))
+    leader = await cluster.leader()
+    peers = [server for name, server in cluster.servers.items() if name != leader]
+    given = rows(["A"], T, T + 20)
+    async with open_sink(cluster.settings(leader)) as sink:
+        await write_until_taken(sink, given[:11])
+        for peer in peers:
+            peer.freeze()
+        with pytest.raises(SinkError, match="9 of 9 rows were not acknowledged"):
+            await sink.write(given[11:])
+        with pytest.raises(SinkError, match="sent before are still under way"):
+            await sink.write(given[11:])
+        for peer in peers:
+            peer.thaw()
+        await write_until_taken(sink, given[11:])
+    assert await stored(cluster.servers[leader]) == given
 
 
 # -- streams of others -------------------------------------------------------------------------
