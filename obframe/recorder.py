@@ -1,4 +1,4 @@
-"""The recorder: on every second, a row of each live book, and a gap for each that has none."""
+"""The recorder: its parts, their life, and on every second what each has to do."""
 
 from __future__ import annotations
 
@@ -12,47 +12,22 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from obframe._core import Snapshot
 from obframe.books import BookManager
-from obframe.clock import Clock, Missed, SystemClock, ticks
+from obframe.clock import Clock, SystemClock, ticks
 from obframe.errors import ObframeError
 from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
 from obframe.protocols import Feed, Storage, SymbolSource
 from obframe.retainer import Retainer
+from obframe.sampler import Sampler
 from obframe.settings import RecorderSettings, RetentionSettings
 from obframe.sinks import SinkPart
-from obframe.sync import BookSynchronizer
 from obframe.telling import Telling
-from obframe.types import (
-    SNAPSHOT_DEPTH,
-    BookState,
-    Gap,
-    GapReason,
-    Instrument,
-    Mark,
-    MarkKind,
-    Record,
-    RunInfo,
-    StateChange,
-)
+from obframe.types import BookState, Gap, GapReason, Instrument, RunInfo, StateChange
 from obframe.writer import StorageWriter
 
 logger = logging.getLogger("obframe.recorder")
 
-_OLDEST_LABEL = 5.0
-_NEWEST_LABEL = 1.0
-_SAMPLED_AT_ONCE = 250
-"""Books sampled in one turn of the event loop: two to three milliseconds."""
-_SAMPLED_WITHIN = 0.1
-"""Seconds after which a tick's rows are sampled without any more turns: they have to be of it."""
-# Losses that are found only some time after the first update went missing.
-_MISSED_BEFORE = (
-    GapReason.SEQUENCE,
-    GapReason.CHECKSUM,
-    GapReason.SILENT,
-    GapReason.DISCONNECTED,
-)
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
 
@@ -96,29 +71,6 @@ class RunSummary:
         )
 
 
-@dataclass(slots=True)
-class _Sampled:
-    """What the sampler remembers of one symbol.
-
-    ``first`` is the first second it accounts for: the tick that comes after the subscription.
-    """
-
-    before: GapReason
-    first: int | None = None
-    lost: GapReason | None = None  # why its live book gave no row at the last tick
-    epoch: int = 0
-    update_id: int = -1  # of the last row, and since which second and until when rows have it
-    since: int = 0
-    until: int = 0
-
-
-@dataclass(slots=True)
-class _Sample:
-    records: list[Record] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
-    snapshots: list[Snapshot] = field(default_factory=list)
-
-
 class Recorder:
     """Records the books of one feed or of several into one storage, and tells sinks.
 
@@ -159,9 +111,6 @@ class Recorder:
         self._sections = dict(sections or {})
         self._clock = clock or SystemClock()
         self._stopping = asyncio.Event()
-        self._sampled: dict[str, _Sampled] = {}
-        self._left: set[str] = set()
-        self._late_marks: list[Mark] = []
         self._lag = Histogram()
         self._counters: Counter[str] = Counter()
         self._telling = Telling(
@@ -174,12 +123,13 @@ class Recorder:
             on_gap=self._observe_gap,
             on_stored=self._telling.offer_stored,
         )
+        self._sampler = Sampler(self.books, self._writer, self._telling, self._clock)
         self._retainer = Retainer(
             retention or RetentionSettings(),
             storage,
             self._writer,
             self._telling,
-            is_resuming=self._is_resuming,
+            is_resuming=self._sampler.is_resuming,
             clock=self._clock,
         )
 
@@ -229,7 +179,7 @@ class Recorder:
                 task.cancel()
             await asyncio.gather(stopping, *tasks.values(), return_exceptions=True)
             self.books.close()
-            self._writer.submit(0, (), self._take_late_marks())
+            self._writer.submit(0, (), self._sampler.take_late_marks())
             drained = await self._drain(writer)
         return self._summary(drained)
 
@@ -293,28 +243,16 @@ class Recorder:
 
     def _want(self, old: frozenset[Instrument], new: frozenset[Instrument]) -> None:
         for instrument in sorted(old - new):
-            symbol = instrument.symbol
             self.books.unsubscribe(instrument)
-            self._writer.close_gap(symbol)
-            self._sampled.pop(symbol, None)
-            self._left.add(symbol)
+            self._sampler.forget(instrument.symbol)
         added = sorted(new - old)
         for instrument in added:
-            symbol = instrument.symbol
-            again = symbol in self._left
-            self._left.discard(symbol)
-            reason = GapReason.UNSUBSCRIBED if again else GapReason.PROCESS_DOWN
-            self._sampled[symbol] = _Sampled(reason)
+            self._sampler.want(instrument.symbol)
         self.books.subscribe(*added)
         if added:
             logger.info("recording %s", name_some([item.symbol for item in added]))
 
-    def _is_resuming(self, symbol: str) -> bool:
-        """Tell whether the symbol's newest row has to stay: the time since then begins with it."""
-        sampled = self._sampled.get(symbol)
-        return sampled is not None and (sampled.first is None or self._writer.is_resuming(symbol))
-
-    # -- sampling --------------------------------------------------------------------------------
+    # -- the ticks -------------------------------------------------------------------------------
 
     async def _sample_ticks(self, first_wanted: asyncio.Event) -> None:
         await first_wanted.wait()
@@ -324,9 +262,9 @@ class Recorder:
             self._telling.watch()
             if tick.missed is not None:
                 if tick.relived:
-                    self._relive(tick.missed)
+                    self._sampler.relive(tick.missed)
                 else:
-                    self._lose(tick.missed)
+                    self._sampler.lose(tick.missed)
                     self._retainer.doubt_clock(tick.missed)
                 if tick.resync:
                     self.books.resynchronise_all(tick.missed.reason, tick.missed.detail)
@@ -335,113 +273,11 @@ class Recorder:
             if tick.relived:
                 self._counters["relived_seconds"] += 1
                 continue
-            await self._sample(tick.second)
+            await self._sampler.sample(tick.second)
             lag = tick.lag + self._clock.monotonic() - began
             self._lag.add(int(lag * 1e9))
 
-    def _relive(self, missed: Missed) -> None:
-        """Mark the seconds that come again: each is told of already, and that stays."""
-        logger.warning("seconds %d to %d come again: %s", *missed[:2], missed.detail)
-        start, end, kind = missed.start, missed.end, MarkKind.RELIVED
-        marks = [
-            Mark(symbol, max(start, sampled.first), end, kind)
-            for symbol, sampled in self._sampled.items()
-            if sampled.first is not None and sampled.first <= end
-        ]
-        self._writer.submit(end, (), marks)
-
-    def _lose(self, missed: Missed) -> None:
-        logger.warning("seconds %d to %d are lost: %s", *missed[:2], missed.detail)
-        for symbol, sampled in self._sampled.items():
-            if sampled.first is not None:
-                self._writer.add_gap(symbol, *missed)
-        self._writer.submit(missed.end, (), ())
-
-    async def _sample(self, second: int) -> None:
-        """Account for one second of every symbol; let the loop read between some and the next."""
-        sample = _Sample(marks=self._take_late_marks())
-        age = self._clock.time() - second
-        if not -_NEWEST_LABEL <= age <= _OLDEST_LABEL:
-            # The tick itself vouches for this; a row that says otherwise must never be stored.
-            detail = f"the label {second} is {age:+.1f} s from the clock"
-            for symbol, sampled in self._sampled.items():
-                if sampled.first is not None:
-                    self._writer.add_gap(symbol, second, second, GapReason.CLOCK_STEP, detail)
-            self._writer.submit(second, (), sample.marks)
-            return
-        began = self._clock.monotonic()
-        wanted = [
-            (sync, self._sampled[sync.instrument.symbol]) for sync in self.books.synchronizers
-        ]
-        try:
-            for start in range(0, len(wanted), _SAMPLED_AT_ONCE):
-                if start and self._clock.monotonic() - began < _SAMPLED_WITHIN:
-                    await asyncio.sleep(0)
-                for sync, sampled in wanted[start : start + _SAMPLED_AT_ONCE]:
-                    # Meanwhile it may have gone, or gone and come again.
-                    if self._sampled.get(sync.instrument.symbol) is sampled:
-                        self._sample_symbol(sync, sampled, second, sample)
-        finally:
-            self._writer.submit(second, sample.records, sample.marks)
-        if sample.snapshots:
-            # Next, and not now: it wakes threads that want the interpreter.
-            asyncio.get_running_loop().call_soon(self._telling.offer_live, sample.snapshots)
-
-    def _sample_symbol(
-        self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
-    ) -> None:
-        symbol = sync.instrument.symbol
-        if sampled.first is None:
-            sampled.first = second
-            self._writer.resume(symbol, second, sampled.before)
-        try:
-            lost = self._sample_book(sync, sampled, second, sample)
-        except Exception as error:
-            logger.exception("%s: the book could not be sampled", symbol)
-            lost = GapReason.INTERNAL, f"{type(error).__name__}: {error}"
-        if lost is not None:
-            self._writer.add_gap(symbol, second, second, *lost)
-
-    def _sample_book(
-        self, sync: BookSynchronizer, sampled: _Sampled, second: int, sample: _Sample
-    ) -> tuple[GapReason, str] | None:
-        """Add the book's row to the sample, or return why there is none."""
-        book = sync.book
-        if sync.state is not BookState.LIVE or book is None:
-            return sync.cause or GapReason.INTERNAL, sync.detail
-        symbol = sync.instrument.symbol
-        lost: tuple[GapReason, str] | None = None
-        if book.crossed:
-            lost = GapReason.CROSSED, "best bid at or above best ask"
-        elif book.bid_count == 0 and book.ask_count == 0:
-            lost = GapReason.EMPTY, "both sides of the book are empty"
-        if lost is not None:
-            if sampled.lost is not lost[0]:
-                logger.warning("%s: live, but no row (%s): %s", symbol, *lost)
-            sampled.lost = lost[0]
-            return lost
-        sampled.lost = None
-        snapshot = book.snapshot(second, SNAPSHOT_DEPTH)
-        if snapshot.update_id < sampled.update_id:
-            self._counters["update_id_fell"] += 1
-            logger.warning(
-                "%s: update id fell from %d to %d", symbol, sampled.update_id, snapshot.update_id
-            )
-        if snapshot.update_id != sampled.update_id:
-            sampled.since = second
-        sampled.update_id, sampled.until = snapshot.update_id, second
-        if sync.epoch != sampled.epoch:
-            sampled.epoch = sync.epoch
-            sample.marks.append(Mark(symbol, second, second, MarkKind.EPOCH))
-        if not book.covers(SNAPSHOT_DEPTH):
-            self._counters["uncertain_rows"] += 1
-            sample.marks.append(Mark(symbol, second, second, MarkKind.UNCERTAIN))
-        sample.records.append(Record(symbol, second, snapshot.pack()))
-        if self._telling.wants_live:
-            sample.snapshots.append(snapshot)
-        return None
-
-    # -- beside the sampling ---------------------------------------------------------------------
+    # -- beside the ticks ------------------------------------------------------------------------
 
     async def _summarise(self) -> None:
         rows = gaps = 0
@@ -466,15 +302,7 @@ class Recorder:
             rows, gaps = now_rows, now_gaps
 
     def _observe_change(self, change: StateChange) -> None:
-        sampled = self._sampled.get(change.instrument.symbol)
-        if (
-            sampled is not None
-            and change.reason in _MISSED_BEFORE
-            and change.update_id == sampled.update_id
-        ):
-            kind = MarkKind.STALE
-            mark = Mark(change.instrument.symbol, sampled.since, sampled.until, kind)
-            self._late_marks.append(mark)
+        self._sampler.note_change(change)
         live = (BookState.LIVE, BookState.STALE)
         if change.old in live and change.new in _LOST_STATES and change.reason is not None:
             self._notify(
@@ -483,10 +311,6 @@ class Recorder:
                 reason=str(change.reason),
                 at=int(self._clock.time()),
             )
-
-    def _take_late_marks(self) -> list[Mark]:
-        marks, self._late_marks = self._late_marks, []
-        return marks
 
     def _observe_gap(self, gap: Gap) -> None:
         self._notify("obframe_gap", gap=gap)
@@ -498,6 +322,7 @@ class Recorder:
             ("books", self.books.counters),
             ("storage", self._writer.counters),
             ("recorder", self._counters),
+            ("recorder", self._sampler.counters),
             ("recorder", self._retainer.counters),
         ]
         for sync in self.books.synchronizers:

@@ -8,6 +8,7 @@ options, unpickling of stored values, and writes that stall with the interpreter
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import tempfile
 import threading
@@ -15,7 +16,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from rocksdict import (
     AccessType,
@@ -50,6 +51,9 @@ _COMPACTIONS: Final = ("rocksdb.compaction-pending", "rocksdb.num-running-compac
 _STALL_LIMIT: Final = 10.0
 _PREFIX_LENGTH: Final = 10
 _CATCH_UP_PASSES: Final = 50
+
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 
 class HandleClosed(Exception):
@@ -220,6 +224,35 @@ class Cursor:
                 del self._rows
 
 
+def _using(
+    call: Callable[Concatenate[RowDatabase, Rdict, _Given], _Result],
+) -> Callable[Concatenate[RowDatabase, _Given], _Result]:
+    """Give a method the open handle, which stays open until the method returns.
+
+    Ctrl-C raises wherever the interpreter looks for signals: where a function written in Python
+    begins, and after any call. A count of users, or a generator that waits to be finished, could
+    then stay behind and have ``close`` wait for ever. CPython looks for none between taking a lock
+    that is written in C and the ``with`` that gives it back.
+    """
+
+    @functools.wraps(call)
+    def use(self: RowDatabase, /, *given: _Given.args, **named: _Given.kwargs) -> _Result:
+        with self._turn():
+            handle = self._handle
+            if self._closing or handle is None:
+                raise HandleClosed
+            try:
+                return call(self, handle, *given, **named)
+            except (HandleClosed, StorageError):
+                raise
+            except DbClosedError as error:
+                raise HandleClosed from error
+            except Exception as error:
+                raise storage_error(error, self._path) from error
+
+    return use
+
+
 class RowDatabase:
     """One open database of raw keys and values; safe to use from several threads.
 
@@ -229,8 +262,8 @@ class RowDatabase:
     def __init__(self, handle: Rdict, path: str) -> None:
         self._handle: Rdict | None = handle
         self._path = path
-        self._idle = threading.Condition()
-        self._users = 0
+        self._turns: dict[int, threading.RLock] = {}
+        self._ending = threading.Lock()
         self._closing = False
         self._cursors: weakref.WeakSet[Cursor] = weakref.WeakSet()
         self._write_options = WriteOptions()
@@ -268,33 +301,18 @@ class RowDatabase:
             finally:
                 database.close()
 
-    @contextlib.contextmanager
-    def _using(self) -> Iterator[Rdict]:
-        with self._idle:
-            if self._closing or self._handle is None:
-                raise HandleClosed
-            handle = self._handle
-            self._users += 1
-        try:
-            yield handle
-        except (HandleClosed, StorageError):
-            raise
-        except DbClosedError as error:
-            raise HandleClosed from error
-        except Exception as error:
-            raise storage_error(error, self._path) from error
-        finally:
-            del handle
-            with self._idle:
-                self._users -= 1
-                self._idle.notify_all()
+    def _turn(self) -> threading.RLock:
+        """Return the lock of this thread, which is held while the thread uses the handle."""
+        thread = threading.get_ident()
+        return self._turns.get(thread) or self._turns.setdefault(thread, threading.RLock())
 
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    @_using
+    def get_many(self, handle: Rdict, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, None where it is absent."""
-        with self._using() as handle:
-            return list(handle.get(list(keys)) or ())
+        return list(handle.get(list(keys)) or ())
 
-    def write(self, items: Sequence[tuple[bytes, bytes]], *, sync: bool) -> None:
+    @_using
+    def write(self, handle: Rdict, items: Sequence[tuple[bytes, bytes]], *, sync: bool) -> None:
         """Write the items as one atomic batch through the log.
 
         Args:
@@ -304,20 +322,19 @@ class RowDatabase:
         Raises:
             StoreUnavailable: The log did not take it, or did not confirm it: it may have landed.
         """
-        with self._using() as handle:
 
-            def fill(batch: WriteBatch) -> None:
-                for key, value in items:
-                    batch.put(key, value)
+        def fill(batch: WriteBatch) -> None:
+            for key, value in items:
+                batch.put(key, value)
 
-            self._submit(handle, fill)
-            if sync:
-                handle.flush_wal(True)  # lets other threads run, unlike a synced write
+        self._submit(handle, fill)
+        if sync:
+            handle.flush_wal(True)  # lets other threads run, unlike a synced write
 
-    def delete_range(self, begin: bytes, end: bytes) -> None:
+    @_using
+    def delete_range(self, handle: Rdict, begin: bytes, end: bytes) -> None:
         """Delete the keys of ``begin <= key < end`` at the cost of one write."""
-        with self._using() as handle:
-            self._submit(handle, lambda batch: batch.delete_range(begin, end))
+        self._submit(handle, lambda batch: batch.delete_range(begin, end))
 
     def _submit(self, handle: Rdict, fill: Callable[[WriteBatch], None]) -> None:
         """Write what ``fill`` puts into a batch, waiting for the end of a stall."""
@@ -333,117 +350,117 @@ class RowDatabase:
                     raise
             time.sleep(0.01)
 
-    def first_from(self, key: bytes) -> bytes | None:
+    @_using
+    def first_from(self, handle: Rdict, key: bytes) -> bytes | None:
         """Return the first key at or after ``key``."""
-        with self._using() as handle:
-            options = _read_options()
-            rows = handle.iter(options)
-            try:
-                rows.seek(key)
-                if rows.valid():
-                    found: bytes = rows.key()
-                    return found
-                rows.status()
-                return None
-            finally:
-                del rows
+        options = _read_options()
+        rows = handle.iter(options)
+        try:
+            rows.seek(key)
+            if rows.valid():
+                found: bytes = rows.key()
+                return found
+            rows.status()
+            return None
+        finally:
+            del rows
 
+    @_using
     def last_until(
-        self, key: bytes, wanted: Callable[[bytes], bool] | None = None
+        self, handle: Rdict, key: bytes, wanted: Callable[[bytes], bool] | None = None
     ) -> tuple[bytes, bytes] | None:
         """Return the last key at or before ``key`` that is ``wanted``, with its value."""
-        with self._using() as handle:
-            options = _read_options()
-            rows = handle.iter(options)
-            try:
-                rows.seek_for_prev(key)
-                while rows.valid():
-                    if wanted is None or wanted(rows.key()):
-                        return rows.key(), rows.value()
-                    rows.prev()
-                rows.status()
-                return None
-            finally:
-                del rows
+        options = _read_options()
+        rows = handle.iter(options)
+        try:
+            rows.seek_for_prev(key)
+            while rows.valid():
+                if wanted is None or wanted(rows.key()):
+                    return rows.key(), rows.value()
+                rows.prev()
+            rows.status()
+            return None
+        finally:
+            del rows
 
-    def walk(self, visit: Callable[[bytes], bytes | None]) -> None:
+    @_using
+    def walk(self, handle: Rdict, visit: Callable[[bytes], bytes | None]) -> None:
         """Show ``visit`` the first key, then the first at or after what it returned, until None."""
-        with self._using() as handle:
-            options = _read_options()
-            rows = handle.iter(options)
-            try:
-                beyond: bytes | None = b""
-                while beyond is not None:
-                    rows.seek(beyond)
-                    if not rows.valid():
-                        rows.status()
-                        return
-                    beyond = visit(rows.key())
-            finally:
-                del rows
+        options = _read_options()
+        rows = handle.iter(options)
+        try:
+            beyond: bytes | None = b""
+            while beyond is not None:
+                rows.seek(beyond)
+                if not rows.valid():
+                    rows.status()
+                    return
+                beyond = visit(rows.key())
+        finally:
+            del rows
 
     def is_scanned(self) -> bool:
         """Return whether a cursor of it is still open."""
         return any(cursor.is_open for cursor in list(self._cursors))
 
-    def cursor(self, lower: bytes, upper: bytes) -> Cursor:
+    @_using
+    def cursor(self, handle: Rdict, lower: bytes, upper: bytes) -> Cursor:
         """Return a cursor over ``lower <= key < upper`` as it stands now."""
-        with self._using() as handle:
-            cursor = Cursor(handle, lower, upper, self._path)
-            self._cursors.add(cursor)
-            return cursor
+        cursor = Cursor(handle, lower, upper, self._path)
+        self._cursors.add(cursor)
+        return cursor
 
-    def catch_up(self) -> None:
+    @_using
+    def catch_up(self, handle: Rdict) -> None:
         """Let a secondary see what the writing process has written until now.
 
         Raises:
             StoreUnavailable: The writer changed its files all the while.
         """
-        with self._using() as handle:
-            for _ in range(_CATCH_UP_PASSES):
-                before = manifest_state(self._path)
-                handle.try_catch_up_with_primary()
-                # The library reads the list of files, then the logs. A log that was flushed and
-                # removed in between is in neither: its rows would be missing without an error.
-                if manifest_state(self._path) == before:
-                    return
-            raise StoreUnavailable(
-                f"{self._path}: the files changed all the while they were read; try again",
-                self._path,
-            )
+        for _ in range(_CATCH_UP_PASSES):
+            before = manifest_state(self._path)
+            handle.try_catch_up_with_primary()
+            # The library reads the list of files, then the logs. A log that was flushed and
+            # removed in between is in neither: its rows would be missing without an error.
+            if manifest_state(self._path) == before:
+                return
+        raise StoreUnavailable(
+            f"{self._path}: the files changed all the while they were read; try again",
+            self._path,
+        )
 
-    def files(self) -> list[RowFile]:
+    @_using
+    def files(self, handle: Rdict) -> list[RowFile]:
         """List the files of rows that count now; what is in memory only is in none."""
-        with self._using() as handle:
-            return [
-                RowFile(
-                    file["size"],
-                    bytes(file["start_key"] or b""),
-                    bytes(file["end_key"] or b""),
-                    file["num_entries"] - file["num_deletions"],
-                )
-                for file in handle.live_files()
-            ]
+        return [
+            RowFile(
+                file["size"],
+                bytes(file["start_key"] or b""),
+                bytes(file["end_key"] or b""),
+                file["num_entries"] - file["num_deletions"],
+            )
+            for file in handle.live_files()
+        ]
 
-    def compact_range(self, begin: bytes, end: bytes) -> None:
+    @_using
+    def compact_range(self, handle: Rdict, begin: bytes, end: bytes) -> None:
         """Rewrite what lies in ``begin <= key <= end``, without what is deleted of it."""
-        with self._using() as handle:
-            handle.compact_range(begin, end)
+        handle.compact_range(begin, end)
 
-    def is_compacting(self) -> bool:
+    @_using
+    def is_compacting(self, handle: Rdict) -> bool:
         """Whether files are being rewritten, or are to be."""
-        with self._using() as handle:
-            return any(handle.property_int_value(each) for each in _COMPACTIONS)
+        return any(handle.property_int_value(each) for each in _COMPACTIONS)
 
-    def flush(self) -> None:
+    @_using
+    def flush(self, handle: Rdict) -> None:
         """Write what is in memory to a file."""
-        with self._using() as handle:
-            handle.flush(True)
+        handle.flush(True)
 
-    def compact(self) -> None:
+    @_using
+    def compact(self, handle: Rdict) -> None:
         """Rewrite all files. Dear: for tests and measurements."""
-        with self._using() as handle:
-            handle.compact_range(None, None)
+        handle.compact_range(None, None)
 
     def close(self) -> str:
         """Release the database, waiting for calls under way; cursors end with ``HandleClosed``.
@@ -451,19 +468,22 @@ class RowDatabase:
         Returns:
             Empty, or why the last flush failed; the handle is released all the same.
         """
-        with self._idle:
-            self._closing = True
-            self._idle.wait_for(lambda: self._users == 0)
-            handle, self._handle = self._handle, None
-        for cursor in list(self._cursors):
-            cursor.close()  # a live iterator would keep the lock file locked
-        if handle is None:
+        self._closing = True  # whoever takes a turn from now on sees it
+        for turn in list(self._turns.values()):
+            with turn:
+                pass
+        with self._ending:
+            for cursor in list(self._cursors):
+                cursor.close()  # a live iterator would keep the lock file locked
+            if self._handle is None:
+                return ""
+            try:
+                self._handle.close()
+            except Exception as error:
+                return str(error)
+            finally:
+                self._handle = None
             return ""
-        try:
-            handle.close()
-        except Exception as error:
-            return str(error)
-        return ""
 
 
 def _open(path: str, options: Options, access: AccessType) -> Rdict:

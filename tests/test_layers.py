@@ -47,7 +47,7 @@ LAYERS = (
     },
     {"obframe.backfill", "obframe.books", "obframe.outbox", "obframe.sinks", "obframe.writer"},
     {"obframe.telling"},
-    {"obframe.retainer"},
+    {"obframe.retainer", "obframe.sampler"},
     {"obframe.recorder"},
     {"obframe"},
     {"obframe.testing"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -49,12 +50,41 @@ def call(*command: str | Path, cwd: Path, environ: dict[str, str] | None = None)
     return result.stdout
 
 
+def make_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that one worker of the run fills, while the others wait for it.
+
+    Workers have a folder each, in one of the run. setuptools puts a source distribution together in
+    the checkout itself: two that did so at once would remove each other's files.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / name
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            unfinished = factory.mktemp(name)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build source distribution and, from it, the wheel."""
-    folder = tmp_path_factory.mktemp("dist")
-    call(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
-    return folder
+
+    def build(folder: Path) -> None:
+        command = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT)
+        call(*command, cwd=folder)
+
+    return make_once(tmp_path_factory, "dist", build)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pack wheels of all that the tests install beside obframe."""
+    needed = ["obframe[testing]", "build", "mypy", "pip", "ruff", "setuptools"]
+    return make_once(tmp_path_factory, "wheels", lambda folder: pack_wheels(folder, needed))
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +174,8 @@ class Environment:
 
 
 @pytest.fixture(scope="module")
-def installed(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+def installed(built: Path, wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """Install the wheel with nothing but its own dependencies."""
-    wheels = tmp_path_factory.mktemp("wheels")
-    pack_wheels(wheels, ["obframe[testing]", "build", "mypy", "pip", "ruff", "setuptools"])
     environment = Environment(tmp_path_factory.mktemp("venv") / "venv", built, wheels)
     environment.install("obframe")
     return environment

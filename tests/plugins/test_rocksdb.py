@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import rocksdict
@@ -979,6 +981,40 @@ def test_close_waits_for_calls_in_other_threads(settings: RocksSettings) -> None
         assert not thread.is_alive()
     assert faults == []
     RocksStorage.open(settings).close()
+
+
+def test_ctrl_c_in_any_call_leaves_a_database_that_closes(tmp_path: Path) -> None:
+    """Raised at each point of a call, one after the other, at which Python runs signal handlers.
+
+    These are where a function written in Python begins and where any call has returned, which is
+    what a profiler is told of. It closes from another thread, which owns no lock of the call's.
+    """
+    for point in itertools.count():
+        database = _rocks.RowDatabase.open_writer(str(tmp_path / str(point)), create=True)
+        left = point
+
+        def interrupt(_frame: FrameType, event: str, _argument: object) -> None:
+            nonlocal left
+            if event in ("call", "c_return"):
+                left -= 1
+                if left == -1:
+                    raise KeyboardInterrupt
+
+        caught: KeyboardInterrupt | None = None
+        sys.setprofile(interrupt)
+        try:
+            database.get_many([b"BTCUSDT:1737158400"])
+        except KeyboardInterrupt as error:
+            caught = error  # its traceback keeps alive what was under way, as in a `finally`
+        finally:
+            sys.setprofile(None)
+        closing = threading.Thread(target=database.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive(), f"interrupted at point {point}"
+        if caught is None:
+            break
+    assert point > 5
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 511, 512, 520, 1500])

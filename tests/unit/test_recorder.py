@@ -29,7 +29,7 @@ from obframe import (
     StoreUnavailable,
     StreamEvent,
 )
-from obframe import recorder as recorder_module
+from obframe import sampler as sampler_module
 from obframe.recorder import Recorder, RunSummary
 from obframe.settings import Duration, RecorderSettings, RetentionSettings
 from obframe.sinks import SinkPart
@@ -511,10 +511,10 @@ class Sink:
 async def test_symbols_go_and_come_back_and_the_run_ends_between_the_books_of_one_tick(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recorder_module, "_SAMPLED_AT_ONCE", 1)
+    monkeypatch.setattr(sampler_module, "_SAMPLED_AT_ONCE", 1)
     names = [f"S{n}USDT" for n in range(12)]
     desk = Desk(*names)
-    sample = desk.recorder._sample_symbol
+    sample = desk.recorder._sampler._sample_symbol
     ticks = 0
 
     def watch(sync: Any, sampled: Any, second: int, rows: Any) -> None:
@@ -532,7 +532,7 @@ async def test_symbols_go_and_come_back_and_the_run_ends_between_the_books_of_on
             if ticks == 9:
                 desk.recorder.stop()
 
-    monkeypatch.setattr(desk.recorder, "_sample_symbol", watch)
+    monkeypatch.setattr(desk.recorder._sampler, "_sample_symbol", watch)
     async with desk.recording():
         desk.bring_live(*names)
         await desk.clock.run(8)

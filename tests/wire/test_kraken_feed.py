@@ -23,6 +23,10 @@ from obframe_plugins.kraken import KrakenFeed, KrakenSettings
 
 BTC, ETH = "kraken/BTC/USD", "kraken/ETH/USD"
 DEADLINE = 10.0
+STILL = 1e-6
+"""A rate at which nothing happens by itself: the market moves by ``Desk.advance`` only."""
+PATIENT: dict[str, Any] = {"ack_timeout": 60.0, "snapshot_timeout": 60.0}
+"""For what must not be done anew, however long the machine takes."""
 QUICK: dict[str, Any] = {
     "backoff_max": 0.05,
     "control_interval": 0.02,
@@ -67,6 +71,30 @@ class Desk:
     def changes_of(self, symbol: str) -> list[StateChange]:
         return [change for change in self.changes if change.instrument.symbol == symbol]
 
+    async def advance(self, events: int) -> None:
+        """Have so many events happen, each symbol's in turn, and wait until the feed has them."""
+        for _ in range(events):
+            event = self.venue.source.advance()
+            self.venue.moments[event.symbol] += 1
+            self.venue.publish(event, self.venue.moments[event.symbol])
+        self.venue.flush()
+
+        def taken() -> bool:
+            return self.counts("checksums") == self.counts("snapshots") + self.venue.stats.messages
+
+        await eventually(taken, f"{self.venue.stats.messages} checked updates")
+
+    def is_right(self, symbol: str) -> bool:
+        """Tell whether a book is the venue's, as it is now."""
+        book = self.books.get(symbol).book
+        truth = self.venue.depth(symbol.removeprefix("kraken/"))
+        return (
+            book is not None
+            and book.bids(20) == truth.bids[:20]
+            and book.asks(20) == truth.asks[:20]
+            and max(book.bid_count, book.ask_count) <= self.settings.depth
+        )
+
     async def until_live(self, *symbols: str) -> None:
         def live() -> bool:
             return all(self.state(symbol) is BookState.LIVE for symbol in symbols)
@@ -82,21 +110,10 @@ class Desk:
 
     async def until_right(self, *symbols: str) -> None:
         """Wait until each book is the venue's, which moves on meanwhile."""
-
-        def same(symbol: str) -> bool:
-            book = self.books.get(symbol).book
-            truth = self.venue.depth(symbol.removeprefix("kraken/"))
-            return (
-                book is not None
-                and book.bids(20) == truth.bids[:20]
-                and book.asks(20) == truth.asks[:20]
-                and max(book.bid_count, book.ask_count) <= self.settings.depth
-            )
-
         right = set()
 
         def all_right() -> bool:
-            right.update(symbol for symbol in symbols if same(symbol))
+            right.update(filter(self.is_right, symbols))
             return right == set(symbols)
 
         await eventually(all_right, f"the true books of {symbols}")
@@ -177,9 +194,15 @@ async def test_row_29_messages_without_checksums_are_taken_and_counted() -> None
 
 
 async def test_a_duplicate_changes_nothing() -> None:
-    async with desk("dup@5:count=20") as it:
-        await eventually(lambda: it.counts("checksums") > 60)
-        await it.until_right(BTC, ETH)
+    async with desk("dup@5:count=20", rate=STILL, **PATIENT) as it:
+        await it.until_live(BTC, ETH)
+        for _ in range(30):
+            await it.advance(3)
+            assert it.is_right(BTC)
+            assert it.is_right(ETH)
+        assert len(it.venue.fired) == 2 * 20
+        assert it.venue.stats.messages == 2 * (30 + 20)
+        assert it.counts("checksum_mismatches") == 0
         assert it.counts("resubscribed") == 0
 
 
