@@ -1,5 +1,6 @@
 /* How changes are applied; included by _book.h once for each kind of processor, with OBF_VARIANT
-   for the names of what differs and OBF_TARGET for what the compiler may use. */
+   for the names of what differs, OBF_TARGET for what the compiler may use, and OBF_TOGETHER for
+   whether obf_take_changes is there. */
 
 /* The three steps of a search: return where the next one looks, and at last the first slot whose
    key is not below. */
@@ -102,7 +103,7 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     uint64_t given = search->given;
     ptrdiff_t i, at;
 #if OBF_TOGETHER
-    if (high - low >= 3 && obf_count_lines(side) <= OBF_LINES) {
+    if (high - low >= OBF_FEW && obf_count_lines(side) <= OBF_LINES) {
         const int64_t *coarse = side->coarse;
         obf_take_changes(search, side, change, low, high, factor, flip);
         for (i = high - 1; i >= low; i--) {
@@ -247,6 +248,7 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         bids = left[0] < OBF_BATCH ? left[0] : OBF_BATCH;
         asks = size - bids;
         search.given = search.found = search.were = 0;
+        /* The bids first: see obf_search. */
         OBF_VARIANT(find_eights)(
             &search, sides[0], from[0], asks, size, work->factor, OBF_BID_FLIP);
         OBF_VARIANT(find_eights)(&search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);

@@ -14,14 +14,15 @@
 #include "_core.h"
 
 #define OBF_BLOCK 64 /* slots that one word of the bits tells about */
-#define OBF_STEP 8   /* keys that a step of a search looks at; the first looks at twice as many */
+#define OBF_STEP 8   /* keys that a step of a search looks at; the first one looks at more */
 #define OBF_SPARE 32 /* slots behind the last one that may be read and written, as they were */
 #define OBF_GUARD 8  /* keys before the first one, the smallest there is */
 #define OBF_BATCH 64 /* changes that are searched for together, a bit each */
 #define OBF_SIGHT 32 /* slots to either side in which the next hole is looked for at once */
 #define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
 #define OBF_FAR 24   /* and a longer one fewer than this */
-#define OBF_LINES 64 /* of a coarse index, that are worth comparing with all of them */
+#define OBF_LINES 64 /* up to so many of a coarse index, changes are compared with each one's first key */
+#define OBF_FEW 3    /* changes, fewer of which are not worth taking together */
 
 /* What turns a price into a key, and a key back into its price. */
 #define OBF_BID_FLIP ((uint64_t)1 << 63)
@@ -69,8 +70,9 @@ typedef struct {
     ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
-/* What is searched for together, the last change first: all asks, then all bids. Eight are written
-   together, and there may be less of them before the first one's place. */
+/* What is searched for together, the last change first: all asks, then all bids. Where eight are
+   written together and fewer are left, the others land before the first one's place: among the asks,
+   which are therefore taken after the bids, or in the end of the array before, which nothing uses. */
 typedef struct {
     int64_t unused[OBF_STEP];
     int64_t wanted[OBF_BATCH + OBF_STEP];
@@ -119,7 +121,7 @@ static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
     }
 }
 
-/* Count the lines of the coarse index; there is one. */
+/* Count the lines of the coarse index: one at least, of a side with memory. */
 static inline ptrdiff_t obf_count_lines(const obf_side *side)
 {
     return (side->coarse_count + OBF_STEP - 1) / OBF_STEP;
@@ -264,6 +266,7 @@ static inline void obf_compare_plain(
 #define OBF_TARGET
 #define OBF_TOGETHER 0
 #include "_apply.h"
+#undef OBF_TOGETHER
 #undef OBF_VARIANT
 #undef OBF_TARGET
 
@@ -360,11 +363,12 @@ OBF_TARGET static inline void obf_compare_avx2(
     *below = less;
 }
 
+#define OBF_TOGETHER 0
 #define OBF_VARIANT(name) obf_##name##_avx2
 #include "_apply.h"
+#undef OBF_TOGETHER
 #undef OBF_VARIANT
 #undef OBF_TARGET
-#undef OBF_TOGETHER
 #endif
 
 #if OBF_AVX512
@@ -461,6 +465,13 @@ OBF_TARGET static inline __m512i obf_take_words(const uint64_t (*places)[8], con
     return _mm512_permutex2var_epi64(two, _mm512_load_si512(places[1]), three[2]);
 }
 
+/* Store eight words of an array of a search; i may be below 0, in what lies before the array. */
+OBF_TARGET static inline void obf_store_eight(
+    obf_search *search, size_t array, ptrdiff_t i, __m512i eight)
+{
+    _mm512_storeu_si512((char *)search + (ptrdiff_t)array + 8 * i, eight);
+}
+
 /* Take eight changes at once, and note of each on which line of the coarse index its search goes on:
    the last one that does not begin above it. */
 OBF_TARGET static OBF_INLINE void obf_take_changes(
@@ -496,9 +507,9 @@ OBF_TARGET static OBF_INLINE void obf_take_changes(
             places = _mm512_mask_add_epi64(places,
                 _mm512_cmplt_epi64_mask(_mm512_set1_epi64(side->coarse[OBF_STEP * line]), keys),
                 places, step);
-        _mm512_storeu_si512(search->wanted + i, keys);
-        _mm512_storeu_si512(search->slots + i, places);
-        _mm512_storeu_si512(search->changes + i,
+        obf_store_eight(search, offsetof(obf_search, wanted), i, keys);
+        obf_store_eight(search, offsetof(obf_search, slots), i, places);
+        obf_store_eight(search, offsetof(obf_search, changes), i,
             _mm512_add_epi64(_mm512_set1_epi64((intptr_t)change), backwards));
     }
     search->given = given;
@@ -507,6 +518,7 @@ OBF_TARGET static OBF_INLINE void obf_take_changes(
 #define OBF_TOGETHER 1
 #define OBF_VARIANT(name) obf_##name##_avx512
 #include "_apply.h"
+#undef OBF_TOGETHER
 #undef OBF_VARIANT
 #undef OBF_TARGET
 #endif

@@ -25,6 +25,10 @@ typedef struct {
     uint16_t form;  /* price decimals, quantity decimals << 5, quantity bits 96..101 << 10 */
 } obf_change;
 
+/* Vectors of changes are taken apart and put together by where their parts are. */
+_Static_assert(sizeof(obf_change) == 24 && offsetof(obf_change, low) == 8
+    && offsetof(obf_change, high) == 16 && offsetof(obf_change, form) == 20, "parts of a change");
+
 /* Eight digits at once need the first in the lowest byte; -DOBFRAME_PORTABLE does without. */
 #if !defined(OBFRAME_PORTABLE) && defined(__BYTE_ORDER__) \
     && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -48,7 +52,7 @@ typedef struct {
 #define OBF_AVX2 0
 #endif
 
-#if OBF_AVX2 && !defined(OBFRAME_NO_AVX512)
+#if OBF_AVX2 && !defined(OBFRAME_NO_AVX512) && UINTPTR_MAX == UINT64_MAX
 #define OBF_AVX512 1
 #else
 #define OBF_AVX512 0

@@ -14,8 +14,8 @@ is its price and an ask's key is the bitwise complement of its price, both less 
 are what processors compare many of at once. Both sides run the same code.
 A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
 levels only as far as the next hole. Every 64th key stands in ``coarse`` too, where a search begins,
-and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h``, of
-reading levels in ``_levels.h``, of books in ``_book.h``.
+and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h``, of reading levels
+in ``_levels.h``, and of books in ``_book.h``.
 """
 
 cimport cython
@@ -24,6 +24,7 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeASCII, PyUnicode_DecodeUTF8
 from libc.stdint cimport (
     INT64_MAX, INT64_MIN, UINT64_MAX, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -68,6 +69,7 @@ cdef extern from "_levels.h":
         Quotes *, const uint8_t *, const uint8_t *, const uint8_t *, Change *, Py_ssize_t,
         Py_ssize_t *,
     ) noexcept nogil
+
 
 cdef extern from "_book.h":
     ctypedef struct Rest "obf_rest":  # a level, without its key and what Side.highs has of it
@@ -117,7 +119,6 @@ cdef extern from "Python.h":
     void *PyMem_RawRealloc(void *, size_t) noexcept nogil
     void PyMem_RawFree(void *) noexcept nogil
     bint PyUnicode_IS_ASCII(object)
-    bint PyUnicode_IS_COMPACT_ASCII(object)
     void *PyUnicode_DATA(object)
     Py_ssize_t PyUnicode_GET_LENGTH(object)
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -134,6 +135,7 @@ cdef enum:
     SHORT_LEVEL = 72  # bytes that reading a short level may look at
     NEAR_CHANGES = 128  # a side, before memory is asked for
     LINE = 64  # bytes of a line of the caches
+    HEADER_LINES = 5  # of a message, up to where its second pair of levels may be
     TOP = 20  # levels whose text is kept
     TOP_TEXT = TOP * (1 + 2 * MAX_NUMBER)
     SHORT_TEXT = 32  # bytes of a level's text that are copied at once
@@ -1286,7 +1288,7 @@ del _field
 cdef inline const uint8_t *read_usual_id(const uint8_t *p, int64_t *value) noexcept nogil:
     """Read a number of at most 16 digits, and the comma behind it. ``p`` has 24 bytes.
 
-    Returns what follows, or NULL when it is another number, or has a zero before other digits.
+    Returns what follows, or NULL when something else stands there, or it begins with a zero.
     """
     cdef uint64_t number = 0
     cdef uint64_t more = 0
@@ -1315,8 +1317,8 @@ cdef void read_usual_header(Reader *r, Event *event) noexcept nogil:
     cdef int64_t last = 0
     cdef int64_t other = 0
     cdef int plain
-    # 22 bytes, a number, 4, another, 5 and a symbol of 15 characters, 6, 4 and 5 and three numbers.
-    if event.seen or r.end - p <= 192 or memcmp(p, b'"e":"depthUpdate","E":', 22) != 0:
+    # 22, 4, 5, 6, 4 and 5 bytes, five numbers of 17, and a symbol that takes 16 to look at.
+    if event.seen or r.end - p <= 160 or memcmp(p, b'"e":"depthUpdate","E":', 22) != 0:
         return
     p = read_usual_id(p + 22, &time)
     if p == NULL:
@@ -1537,19 +1539,16 @@ cdef str show(const uint8_t *start, Py_ssize_t size):
     return PyUnicode_DecodeUTF8(<const char *>start + quoted, size, "replace")[:80]
 
 
-cdef struct Known:  # a text; all of its characters are in two words, which may overlap
+cdef struct Known:  # a text; all of its bytes are in two words, which may overlap
     uint64_t head
     uint64_t tail
     Py_ssize_t size
-    PyObject *text
+    PyObject *text  # owned; not in a list, which others could find and change
 
 
 cdef Known[KNOWN_TEXTS] KNOWN
-cdef list KNOWN_OWNED = [None] * KNOWN_TEXTS
 
 
-@cython.boundscheck(False)
-@cython.wraparound(False)
 cdef str know_text(Span span):
     """Decode a short text, or return the one that was decoded before: symbols come ever again.
 
@@ -1559,6 +1558,7 @@ cdef str know_text(Span span):
     cdef uint64_t tail = 0
     cdef uint32_t part = 0
     cdef Known *known
+    cdef PyObject *former
     cdef Py_ssize_t at
     cdef str text
     if FREE_THREADED:  # what threads share would have to be guarded
@@ -1579,11 +1579,13 @@ cdef str know_text(Span span):
     if known.head == head and known.tail == tail and known.size == span.size:
         return <str>known.text
     text = PyUnicode_DecodeUTF8(<const char *>span.start, span.size, NULL)
-    KNOWN_OWNED[at] = text
+    former = known.text
     known.head = head
     known.tail = tail
     known.size = span.size
     known.text = <PyObject *>text
+    Py_INCREF(text)
+    Py_XDECREF(former)
     return text
 
 
@@ -2102,7 +2104,8 @@ def parse_depth_update(data, bint futures=False):
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
         reader.end = reader.start + view.len
-        for at in range(1, 6):  # its other lines are asked for while levels are read
+        # Levels lie behind these lines; what reads two at a time asks for the next ones itself.
+        for at in range(1, HEADER_LINES + 1):
             __builtin_prefetch(reader.start + LINE * at)
         reader.futures = futures
         if OBF_SIMD:

@@ -199,7 +199,7 @@ static const struct {
     int8_t before[64], behind[64], anchor[64], distance[64];
     /* Of the widths of the parts, one more than their digits: what is kept of them and what is set,
        to be the place of a factor among the powers of ten; which are the decimals of a level, and
-       what makes them its form. */
+       what makes them its form, at bytes 20 and 21 of a change. */
     int8_t kept[64], set[64], decimals[64], weights[64], excess[64];
     uint32_t powers[16];
     uint64_t order[8]; /* of numbers, 0 to 7, and forms, 8 to 15, as they are written */
@@ -236,9 +236,9 @@ typedef struct {
 } obf_constants;
 
 /* Read the level whose first quote is at p, and the one behind it when both have their quotes in 64
-   bytes. Write three changes, of which the first ones are the levels. Return how many, or 0, and where
+   bytes. out has room for three: 64 bytes are written. Return how many there are, or 0, and where
    the last quote is, with four bytes from there on. The message has 64 bytes; where it does not have
-   67 from p on it is read by its end. */
+   67 from p on it is read by its end. There are 8 behind p. */
 OBF_TARGET static inline __attribute__((always_inline)) int obf_read_two(
     const obf_constants *c, const uint8_t *p, const uint8_t *end, int by_end, obf_change *out,
     const uint8_t **last)
@@ -344,7 +344,7 @@ OBF_TARGET static const uint8_t *obf_read_levels_avx512(
         _mm512_load_si512(obf_parts.excess), _mm512_load_si512(obf_parts.powers),
         _mm512_load_si512(obf_parts.order)
     };
-    const obf_change *first = out, *full = out + room - 3;
+    const obf_change *first = out, *full = out + room;
     if (end - begin < 64 || end - p < 8 || p[0] != '[')
         return p;
     /* These stay in registers: compilers would make or load them anew for each level. */
@@ -352,7 +352,7 @@ OBF_TARGET static const uint8_t *obf_read_levels_avx512(
             "+v"(c.tens), "+v"(c.hundreds), "+v"(c.myriads), "+v"(c.numbers), "+v"(c.before));
     __asm__("" : "+v"(c.behind), "+v"(c.anchor), "+v"(c.distance), "+v"(c.kept), "+v"(c.set),
             "+v"(c.decimals), "+v"(c.weights), "+v"(c.excess), "+v"(c.powers), "+v"(c.order));
-    while (out <= full) {
+    while (full - out >= 3) {
         const uint8_t *last;
         uint32_t behind;
         int levels;
@@ -384,26 +384,39 @@ OBF_TARGET static const uint8_t *obf_read_levels_avx512(
 
 /* Read levels as long as they are of the common form; the array's first one, or one behind another,
    stands at p. Return where that ended: behind the array's closing bracket, or at the first level that
-   is left. The message begins at begin. */
+   is left. The message begins at begin; there is room for one at least. */
 static inline const uint8_t *obf_read_levels(
     obf_quotes *quotes, const uint8_t *begin, const uint8_t *p, const uint8_t *end,
     obf_change *out, ptrdiff_t room, ptrdiff_t *count)
 {
 #if OBF_AVX512
-    if (obf_simd > 1) {
+    /* What two at a time cannot be read is read one at a time, four levels at first, and more each
+       time that this was of no use. */
+    ptrdiff_t singly = 4;
+    while (obf_simd > 1) {
         const uint8_t *from = p;
-        ptrdiff_t read = 0;
+        ptrdiff_t read = 0, some;
         p = obf_read_levels_avx512(begin, p, end, out, room, &read);
+        singly = read ? 4 : 4 * singly;
+        some = room - read < singly ? room - read : singly;
+        if (p == from || p[-1] != ']') {
+            ptrdiff_t more = 0;
+            p = obf_read_levels_avx2(quotes, begin, p, end, out + read, some, &more);
+            some -= more;
+            read += more;
+        }
         *count += read;
-        if (read == room || (p > from && p[-1] == ']'))
-            return p;
         out += read;
         room -= read;
+        if (room == 0 || some > 0 || (p > from && p[-1] == ']'))
+            return p;
     }
 #endif
 #if OBF_AVX2
     if (obf_simd)
         return obf_read_levels_avx2(quotes, begin, p, end, out, room, count);
+#else
+    (void)quotes, (void)begin, (void)end, (void)out, (void)room, (void)count;
 #endif
     return p;
 }

@@ -10,7 +10,7 @@
 #include "_book.h"
 #include "fences.h"
 
-#define MOST_ENTRIES 3072
+#define MOST_ENTRIES 44000 /* more lines of a coarse index than are compared with all */
 #define MOST_CHANGES 400
 
 enum { KEYS, FINE, COARSE, LIVE, RESTS, HIGHS, CHANGES, ARRAYS };
@@ -65,7 +65,7 @@ static void lay_out(book_side *book, ptrdiff_t room, int wide)
 {
     obf_side *side = &book->side;
     const ptrdiff_t count = side->count, unused = room - count;
-    const ptrdiff_t most = unused - (unused >> 2), holes = most < count >> 2 ? most : count >> 2;
+    const ptrdiff_t most = unused - (unused >> 2), holes = most < count ? most : count;
     const uint64_t spacing = count ? ((uint64_t)(count + holes) << 32) / (uint64_t)count : 0;
     const ptrdiff_t before = one_in(2) || !count ? count : 1 + draw_below(count);
     const int evenly = one_in(2);
@@ -115,8 +115,8 @@ static void draw_quantity(obf_change *change, int wide)
 static void start_side(book_side *book, uint64_t factor, uint64_t flip)
 {
     /* Some fill whole words of bits: with a level at each price and no more room, all is full. */
-    static const ptrdiff_t sizes[] = {1, 8, 64, 192, 704, MOST_ENTRIES};
-    const ptrdiff_t most = sizes[draw_below(6)], size = one_in(2) ? most : 1 + draw_below(most);
+    static const ptrdiff_t sizes[] = {1, 8, 64, 192, 704, 3072, 3072, MOST_ENTRIES};
+    const ptrdiff_t most = sizes[draw_below(one_in(8) ? 8 : 7)], size = one_in(2) ? most : 1 + draw_below(most);
     const ptrdiff_t low = one_in(2) ? 0 : draw_below(size + 1); /* so many prices from 0 on */
     const ptrdiff_t known = one_in(3) ? 100 : draw_below(100);
     const uint64_t gap = one_in(2) ? 1 : (uint64_t)(1 + draw_below(1000));

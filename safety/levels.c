@@ -1,5 +1,5 @@
-/* Reads random arrays of levels, sound ones and spoilt ones, by all variants of _levels.h in turn, and
-   checks that each gives what a plain model says, as far as it should.
+/* Reads random arrays of levels, sound ones and spoilt ones, by AVX2 and by AVX-512 as _levels.h does,
+   and checks that each gives what a plain model says, as far as it should.
 
    Usage: levels STEPS SEED. Ends with 0 and a line that tells how many levels each variant has read, or
    aborts and tells what failed.
@@ -206,7 +206,7 @@ int main(int argc, char **argv)
     widest = obf_simd;
     for (step = 0; step < steps; step++) {
         write_message();
-        for (obf_simd = 0; obf_simd <= widest; obf_simd++)
+        for (obf_simd = 1; obf_simd <= widest; obf_simd++)
             levels[obf_simd] += read_and_check();
         obf_simd = widest;
 #if OBF_AVX512
@@ -214,7 +214,6 @@ int main(int argc, char **argv)
             check_two_at_a_time();
 #endif
     }
-    printf("levels read: %ld without AVX2, %ld by AVX2, %ld by AVX-512\n", levels[0], levels[1],
-        levels[2]);
+    printf("levels read: %ld by AVX2, %ld by AVX-512\n", levels[1], levels[2]);
     return 0;
 }
