@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # What an import, a test or a type check of the installed package depends on.
-BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h obframe/_levels.h obframe/_book.h obframe/_apply.h
+BUILD_INPUTS := pyproject.toml setup.py obframe/_core.pyx obframe/_core.h obframe/_levels.h obframe/_book.h obframe/_apply.h obframe/_rows.h
 
 # Images of containers often set it. Each command that a test starts, and each worker for all the
 # tests, would compile anew what it imports; `make clean` removes what Python keeps of it.

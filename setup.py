@@ -6,6 +6,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 extra_flags = os.environ.get("OBFRAME_CFLAGS", "").split()
+headers = ("_core", "_levels", "_book", "_apply", "_rows")
 
 setup(
     ext_modules=cythonize(
@@ -14,7 +15,7 @@ setup(
                 "obframe._core",
                 ["obframe/_core.pyx"],
                 include_dirs=["obframe"],
-                depends=[f"obframe/{name}.h" for name in ("_core", "_levels", "_book", "_apply")],
+                depends=[f"obframe/{name}.h" for name in headers],
                 extra_compile_args=["-O3", "-g0", *extra_flags],
                 extra_link_args=extra_flags,
             )

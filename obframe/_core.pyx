@@ -15,7 +15,7 @@ are what processors compare many of at once. Both sides run the same code.
 A slot of the array whose bit in ``live`` is off is a hole: deleting clears the bit, inserting moves
 levels only as far as the next hole. Every 64th key stands in ``coarse`` too, where a search begins,
 and every 8th in ``fine``, where it goes on. What is plain C stands in ``_core.h``, of reading levels
-in ``_levels.h``, and of books in ``_book.h``.
+in ``_levels.h``, of books in ``_book.h``, and of stored rows in ``_rows.h``.
 """
 
 cimport cython
@@ -3956,15 +3956,16 @@ cdef struct Decoder:
     const uint8_t *end
     const char *reason
 
-cdef struct RowSide:
-    const uint8_t *start  # the first level
-    Py_ssize_t count
-
-cdef struct Row:
-    RowSide bids
-    RowSide asks
-    uint64_t update_id
-    int64_t timestamp
+cdef extern from "_rows.h":
+    ctypedef struct RowSide "obf_row_side":
+        const uint8_t *start  # the first level
+        Py_ssize_t count
+    ctypedef struct Row "obf_row":
+        RowSide bids
+        RowSide asks
+        uint64_t update_id
+        int64_t timestamp
+    bint obf_check_row(const uint8_t *, const uint8_t *, Row *) noexcept nogil
 
 # What stands at the head of a MessagePack value.
 cdef enum:
@@ -4291,6 +4292,29 @@ cdef class Snapshot:
         self._read(bytes(packed))
         self._symbol = symbol
 
+    cdef bint _keep(self, bytes packed) noexcept:
+        """Fill an unmade snapshot from a row as it is written; tell whether it is one.
+
+        Nearly every stored row is, and need not be written anew to know that it is in its
+        smallest form.
+        """
+        cdef Row row
+        cdef const uint8_t *start = <const uint8_t *>PyBytes_AS_STRING(packed)
+        if not obf_check_row(start, start + PyBytes_GET_SIZE(packed), &row):
+            return False
+        self._packed = packed
+        self._fill(&row, row.bids.start - start, row.asks.start - start)
+        return True
+
+    cdef inline void _fill(self, Row *row, Py_ssize_t bids_at, Py_ssize_t asks_at) noexcept:
+        self._bids_at = bids_at
+        self._asks_at = asks_at
+        self._bid_count = row.bids.count
+        self._ask_count = row.asks.count
+        self._update_id = row.update_id
+        self._timestamp = row.timestamp
+        self._made = True
+
     cdef int _read(self, data) except -1:
         """Fill an unmade snapshot from packed bytes."""
         cdef Py_buffer view
@@ -4299,10 +4323,21 @@ cdef class Snapshot:
         cdef uint8_t[4096] near
         cdef uint8_t *target = near
         cdef uint8_t *p
+        cdef Py_ssize_t bids_at
+        cdef Py_ssize_t asks_at
+        if type(data) is bytes and self._keep(<bytes>data):
+            return 0
         memset(&d, 0, sizeof(Decoder))
         memset(&row, 0, sizeof(Row))
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
+            # What is not bytes may be written to meanwhile: the copy is what is checked.
+            if (
+                type(data) is not bytes
+                and view.len <= <Py_ssize_t>sizeof(near)
+                and self._keep(PyBytes_FromStringAndSize(<const char *>view.buf, view.len))
+            ):
+                return 0
             d.start = <const uint8_t *>view.buf
             d.p = d.start
             d.end = d.start + view.len
@@ -4315,10 +4350,10 @@ cdef class Snapshot:
                     raise MemoryError
             target[0] = 0x94
             p = write_array(target + 1, row.bids.count)
-            self._bids_at = p - target
+            bids_at = p - target
             p = copy_row_side(p, row.bids, d.end)
             p = write_array(p, row.asks.count)
-            self._asks_at = p - target
+            asks_at = p - target
             p = copy_row_side(p, row.asks, d.end)
             p = write_uint(p, row.update_id)
             p = write_int(p, row.timestamp)
@@ -4330,11 +4365,7 @@ cdef class Snapshot:
                 self._packed = <bytes>data
             else:
                 self._packed = PyBytes_FromStringAndSize(<const char *>target, p - target)
-            self._bid_count = row.bids.count
-            self._ask_count = row.asks.count
-            self._update_id = row.update_id
-            self._timestamp = row.timestamp
-            self._made = True
+            self._fill(&row, bids_at, asks_at)
         finally:
             if target != near:
                 PyMem_RawFree(target)

@@ -2,8 +2,9 @@
 
 One build for each way the core has to read digits and to search: side by side, by the widest
 instructions that the processor has and by AVX2, in words of 64 bits, and one by one. The same tests
-hold all to the same reference. Beside them run safety/book.c and safety/levels.c, which see what no
-test in Python can: what is read or stored outside of one of a book's arrays, or of a message.
+hold all to the same reference. Beside them run safety/book.c, safety/levels.c and safety/rows.c,
+which see what no test in Python can: what is read or stored outside of one of a book's arrays, of a
+message or of a row.
 
 Exits with 0 when all passed; a finding aborts the run and shows where.
 """
@@ -34,7 +35,7 @@ BUILDS: dict[str, Sequence[str]] = {
     "sanitize-words": ("-DOBFRAME_NO_SIMD",),
     "sanitize-portable": ("-DOBFRAME_PORTABLE",),
 }
-PROGRAMS = {"book": 200_000, "levels": 500_000}  # steps of each, some 20 seconds
+PROGRAMS = {"book": 200_000, "levels": 500_000, "rows": 2_000_000}  # steps of each, some 20 seconds
 SEED = 1
 PYTHON = [sys.executable, "-P"]
 TESTS = (*sorted((ROOT / "tests/unit").glob("test_core_*.py")), ROOT / "tests/properties")

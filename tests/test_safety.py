@@ -161,6 +161,15 @@ def test_all_variants_read_the_levels_that_a_plain_model_reads_and_nothing_besid
     assert (by_avx512 > 100_000) == ("avx512_vbmi2" in flags and not flag)
 
 
+@pytest.mark.parametrize("flag", ["", "-DOBFRAME_NO_SIMD", "-DOBFRAME_PORTABLE"])
+def test_a_row_is_checked_at_once_as_a_plain_model_does_and_nothing_beside_it_is_read(
+    tmp_path: Path, flag: str
+) -> None:
+    rows = run_program("rows", 200_000, flag, tmp_path)
+    assert sum(rows) == 200_000
+    assert min(rows) > 50_000
+
+
 def test_threads_take_the_same_rows_as_one() -> None:
     """With books of their own, and while they read one that another changes."""
     check_books_apart(messages=100)

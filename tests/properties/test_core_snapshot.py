@@ -50,18 +50,29 @@ def judge(data: bytes) -> list[Any] | None:
     return value
 
 
+def unpack(data: bytes | memoryview) -> Snapshot | tuple[str, int]:
+    """Return the row, or what is wrong with it and where."""
+    try:
+        return Snapshot.unpack(data, "X")
+    except DecodeError as error:
+        return error.reason, error.offset
+
+
 def assert_judged_alike(data: bytes) -> None:
     expected = judge(data)
-    try:
-        snapshot = Snapshot.unpack(memoryview(data), "X")
-    except DecodeError:
+    snapshot = unpack(data)
+    assert unpack(memoryview(data)) == snapshot
+    if not isinstance(snapshot, Snapshot):
         assert expected is None
         return
     assert expected is not None
     bids, asks = ([tuple(level) for level in side] for side in expected[:2])
     assert (snapshot.bids, snapshot.asks) == (bids, asks)
+    assert (snapshot.bid_count, snapshot.ask_count) == (len(bids), len(asks))
     assert [snapshot.update_id, snapshot.timestamp] == expected[2:]
-    assert snapshot.pack() == msgpack.packb(expected)
+    packed = snapshot.pack()
+    assert packed == msgpack.packb(expected)
+    assert (packed is data) == (packed == data)
 
 
 @given(
@@ -112,6 +123,56 @@ def test_row_50_damaged_rows_are_judged_as_a_strict_reader_does() -> None:
                 elif len(damaged) > 1:
                     del damaged[at]
             assert_judged_alike(bytes(damaged))
+
+
+# Rows like those that are recorded, the first with three levels a side and shorter texts.
+SHORT = msgpack.packb(
+    [
+        [["61837.63000000", "3.14159000"], ["61837.6", "0.00100000"], ["61837", "12"]],
+        [["61837.64000000", "0.9"], ["61838.00000000", "123456789.00000000"], ["61840.1", "5.001"]],
+        50_123_456_789,
+        1737158400,
+    ]
+)
+LONG = msgpack.packb(
+    [
+        [[f"{61837 - i}.{i:02d}000000", f"{i * i}.{i:08d}"] for i in range(20)],
+        [[f"{61838 + i}.{i:02d}000000", f"{i}.00000000"] for i in range(20)],
+        50_123_456_789,
+        1737158400,
+    ]
+)
+
+
+def test_row_50_every_other_byte_in_every_place_is_judged_as_a_strict_reader_does() -> None:
+    for at in range(len(SHORT)):
+        for byte in range(256):
+            assert_judged_alike(SHORT[:at] + bytes([byte]) + SHORT[at + 1 :])
+    for at in range(len(LONG)):
+        for byte in b"/09:.\x90\x92\xa0\xae\xc0\xcc\xdc" + bytes([LONG[at] ^ 1, LONG[at] ^ 0x80]):
+            assert_judged_alike(LONG[:at] + bytes([byte]) + LONG[at + 1 :])
+
+
+def test_row_50_every_row_that_is_cut_short_or_goes_on_is_judged_as_a_strict_reader_does() -> None:
+    for row in (SHORT, LONG):
+        assert_judged_alike(row)
+        for end in range(len(row)):
+            assert_judged_alike(row[:end])
+            assert_judged_alike(row[end:])
+        for byte in range(256):
+            assert_judged_alike(row + bytes([byte]))
+
+
+def test_texts_of_every_length_with_a_point_anywhere_and_any_number_of_bytes_behind() -> None:
+    """Many characters are looked at at once where the row has as many left."""
+    for size in range(1, 34):
+        for point in range(size + 1):
+            text = ("1234567890" * 4)[:size]
+            if point < size:
+                text = text[:point] + "." + text[point + 1 :]
+            for update_id, timestamp in ((0, 0), (50_123_456_789, 1737158400), (2**64 - 1, 2**62)):
+                assert_judged_alike(msgpack.packb([[["1", text]], [], update_id, timestamp]))
+                assert_judged_alike(msgpack.packb([[], [[text, "1.5"]], update_id, timestamp]))
 
 
 @given(st.binary(max_size=40))

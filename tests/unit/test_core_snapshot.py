@@ -232,6 +232,23 @@ def test_stored_texts_may_be_more_than_a_venue_may_send() -> None:
     assert snapshot.bids == levels
 
 
+def test_bytes_in_their_smallest_form_are_kept_and_nothing_else_is() -> None:
+    class Other(bytes):
+        pass
+
+    negative = make(12345, -5).pack()
+    long = Snapshot("BTCUSDT", 1, 1, [("1" * 32, "1")] * 200, []).pack()
+    for packed in (GOLDEN, b"\x94\x90\x90\x00\x00", negative, long):
+        assert Snapshot.unpack(packed).pack() is packed
+        for given in (Other(packed), bytearray(packed), memoryview(packed)):
+            copied = Snapshot.unpack(given).pack()
+            assert type(copied) is bytes
+            assert copied == packed
+            assert copied is not packed
+    wide = widen(list(row().values()), 1)
+    assert Snapshot.unpack(wide).pack() == GOLDEN
+
+
 def test_equality_and_hash() -> None:
     one, other = make(), Snapshot.unpack(bytearray(GOLDEN), "BTCUSDT")
     assert one == other
