@@ -495,8 +495,12 @@ OBF_TARGET static OBF_INLINE void obf_take_changes(
         three[1] = _mm512_maskz_loadu_epi64((__mmask8)(there >> 8), words + 8);
         three[2] = _mm512_maskz_loadu_epi64((__mmask8)(there >> 16), words + 16);
         keys = obf_take_words(obf_words[0], three);
-        if (factor != 1)
-            keys = _mm512_mullo_epi64(keys, _mm512_set1_epi64((int64_t)factor));
+        if (factor != 1) { /* in halves: see obf_count_units */
+            const __m256i times = _mm256_set1_epi64x((int64_t)factor);
+            keys = _mm512_inserti64x4(
+                _mm512_castsi256_si512(_mm256_mullo_epi64(_mm512_castsi512_si256(keys), times)),
+                _mm256_mullo_epi64(_mm512_extracti64x4_epi64(keys, 1), times), 1);
+        }
         keys = _mm512_xor_si512(keys, _mm512_set1_epi64((int64_t)flip));
         rests = _mm512_and_si512(obf_take_words(obf_words[2], three), quantity);
         rests = _mm512_or_si512(obf_take_words(obf_words[1], three), rests);

@@ -198,9 +198,9 @@ static const struct {
        counted, and how far each of them is. */
     int8_t before[64], behind[64], anchor[64], distance[64];
     /* Of the widths of the parts, one more than their digits: what is kept of them and what is set,
-       to be the place of a factor among the powers of ten; which are the decimals of a level, and
-       what makes them its form, at bytes 20 and 21 of a change. */
-    int8_t kept[64], set[64], decimals[64], weights[64], excess[64];
+       to be the place of a factor among the powers of ten; which are the decimals of a level, where
+       its form is, at bytes 20 and 21 of a change, and by how much it is too large. */
+    int8_t kept[64], set[64], decimals[64], form[64], excess[64];
     uint32_t powers[16];
     uint64_t order[8]; /* of numbers, 0 to 7, and forms, 8 to 15, as they are written */
 } obf_parts __attribute__((aligned(64))) = {
@@ -218,7 +218,7 @@ static const struct {
     OBF_TWICE(9, 9, 0, 0),
 #undef OBF_NEXT
     {[20] = 8, [21] = 24, [44] = 40, [45] = 56},
-    {[20] = 1, [21] = 32, [44] = 1, [45] = 32},
+    {[20] = -1, [21] = -1, [44] = -1, [45] = -1},
     {[20] = 33, [44] = 33},
     {0, 1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000},
     {0, 3, 8 + 2, 4, 7, 8 + 5, 0, 0},
@@ -230,10 +230,22 @@ static const struct {
 
 /* The same in registers, and what is the same in all of a vector. */
 typedef struct {
-    __m512i quote, comma, point, zero, nine, tens, hundreds, myriads;
-    __m512i numbers, before, behind, anchor, distance, kept, set, decimals, weights, excess;
+    __m512i quote, comma, point, zero, nine, lowest5;
+    __m512i numbers, before, behind, anchor, distance, kept, set, decimals, form, excess;
     __m512i powers, order;
+    __m256i tens, hundreds, myriads;
 } obf_constants;
+
+/* Turn the digits of two numbers, eight before and eight behind the point, into how many units of
+   their last decimals they are; the factor tells how many of these are one. Multiplying vectors of
+   512 bits would have the processor lower its clock, for all that runs in the next millisecond. */
+OBF_TARGET static inline __m256i obf_count_units(
+    const obf_constants *c, __m256i digits, __m256i factor)
+{
+    __m256i parts = _mm256_madd_epi16(_mm256_maddubs_epi16(digits, c->tens), c->hundreds);
+    parts = _mm256_madd_epi16(_mm256_packus_epi32(parts, parts), c->myriads);
+    return _mm256_add_epi64(_mm256_mul_epu32(parts, factor), _mm256_srli_epi64(parts, 32));
+}
 
 /* Read the level whose first quote is at p, and the one behind it when both have their quotes in 64
    bytes. out has room for three: 64 bytes are written. Return how many there are, or 0, and where
@@ -314,16 +326,19 @@ OBF_TARGET static inline __attribute__((always_inline)) int obf_read_two(
     /* What is no digit, and what has more than eight. */
     if (_mm512_cmpgt_epu8_mask(_mm512_max_epu8(values, width), c->nine))
         return 0;
-    values = _mm512_madd_epi16(_mm512_maddubs_epi16(values, c->tens), c->hundreds);
-    values = _mm512_madd_epi16(_mm512_packus_epi32(values, values), c->myriads);
     index = _mm512_ternarylogic_epi32(width, c->kept, c->set, 0xEA);
-    values = _mm512_add_epi64(
-        _mm512_mul_epu32(values, _mm512_permutexvar_epi32(index, c->powers)),
-        _mm512_srli_epi64(values, 32));
+    index = _mm512_permutexvar_epi32(index, c->powers);
+    values = _mm512_inserti64x4(
+        _mm512_castsi256_si512(obf_count_units(c, _mm512_castsi512_si256(values),
+            _mm512_castsi512_si256(index))),
+        obf_count_units(c, _mm512_extracti64x4_epi64(values, 1), _mm512_extracti64x4_epi64(index, 1)),
+        1);
     if (_cvtmask8_u32(_mm512_testn_epi64_mask(values, values)) & asked)
         return 0;
+    /* Of both widths of a level, a byte each: the price's, and the quantity's moved up by 5 bits. */
     forms = _mm512_permutexvar_epi8(c->decimals, width);
-    forms = _mm512_sub_epi16(_mm512_maddubs_epi16(forms, c->weights), c->excess);
+    forms = _mm512_ternarylogic_epi32(c->lowest5, forms, _mm512_srli_epi16(forms, 3), 0xCA);
+    forms = _mm512_and_si512(_mm512_sub_epi16(forms, c->excess), c->form);
     _mm512_storeu_si512(out, _mm512_permutex2var_epi64(values, c->order, forms));
     return levels;
 }
@@ -335,23 +350,24 @@ OBF_TARGET static const uint8_t *obf_read_levels_avx512(
 {
     obf_constants c = {
         _mm512_set1_epi8('"'), _mm512_set1_epi8(','), _mm512_set1_epi8('.'), _mm512_set1_epi8('0'),
-        _mm512_set1_epi8(9), _mm512_set1_epi16(10 | 1 << 8), _mm512_set1_epi32(100 | 1 << 16),
-        _mm512_set1_epi32(10000 | 1 << 16), _mm512_load_si512(obf_parts.numbers),
+        _mm512_set1_epi8(9), _mm512_set1_epi16(31), _mm512_load_si512(obf_parts.numbers),
         _mm512_load_si512(obf_parts.before), _mm512_load_si512(obf_parts.behind),
         _mm512_load_si512(obf_parts.anchor), _mm512_load_si512(obf_parts.distance),
         _mm512_load_si512(obf_parts.kept), _mm512_load_si512(obf_parts.set),
-        _mm512_load_si512(obf_parts.decimals), _mm512_load_si512(obf_parts.weights),
+        _mm512_load_si512(obf_parts.decimals), _mm512_load_si512(obf_parts.form),
         _mm512_load_si512(obf_parts.excess), _mm512_load_si512(obf_parts.powers),
-        _mm512_load_si512(obf_parts.order)
+        _mm512_load_si512(obf_parts.order), _mm256_set1_epi16(10 | 1 << 8),
+        _mm256_set1_epi32(100 | 1 << 16), _mm256_set1_epi32(10000 | 1 << 16)
     };
     const obf_change *first = out, *full = out + room;
     if (end - begin < 64 || end - p < 8 || p[0] != '[')
         return p;
     /* These stay in registers: compilers would make or load them anew for each level. */
     __asm__("" : "+v"(c.quote), "+v"(c.comma), "+v"(c.point), "+v"(c.zero), "+v"(c.nine),
-            "+v"(c.tens), "+v"(c.hundreds), "+v"(c.myriads), "+v"(c.numbers), "+v"(c.before));
-    __asm__("" : "+v"(c.behind), "+v"(c.anchor), "+v"(c.distance), "+v"(c.kept), "+v"(c.set),
-            "+v"(c.decimals), "+v"(c.weights), "+v"(c.excess), "+v"(c.powers), "+v"(c.order));
+            "+v"(c.lowest5), "+v"(c.numbers), "+v"(c.before), "+v"(c.behind), "+v"(c.anchor));
+    __asm__("" : "+v"(c.distance), "+v"(c.kept), "+v"(c.set), "+v"(c.decimals), "+v"(c.form),
+            "+v"(c.excess), "+v"(c.powers), "+v"(c.order), "+v"(c.tens), "+v"(c.hundreds));
+    __asm__("" : "+v"(c.myriads));
     while (full - out >= 3) {
         const uint8_t *last;
         uint32_t behind;
