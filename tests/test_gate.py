@@ -236,7 +236,7 @@ SLOWER = {
     ),
     "obframe/query.py": (
         "Snapshot.unpack(",
-        "[Snapshot.unpack(value) for _ in range(2)] and Snapshot.unpack(",
+        "[Snapshot.unpack(value) for _ in range(10)] and Snapshot.unpack(",
     ),
     "obframe/sync.py": (
         "            book.apply(update)\n",
