@@ -406,9 +406,9 @@ static inline const uint8_t *obf_read_levels(
     obf_change *out, ptrdiff_t room, ptrdiff_t *count)
 {
 #if OBF_AVX512
-    /* What two at a time cannot be read is read one at a time, four levels at first, and more each
-       time that this was of no use. */
-    ptrdiff_t singly = 4;
+    /* What cannot be read two at a time is read one at a time, four levels at first, and four times
+       as many when two at a time fails again at once. */
+    ptrdiff_t singly = 1;
     while (obf_simd > 1) {
         const uint8_t *from = p;
         ptrdiff_t read = 0, some;
