@@ -109,14 +109,14 @@ def test_row_18_books_of_5_mb_leave_the_other_venues_ticks_on_time(
         desk, "coinbase", "--rate", 5, "--levels", 28_000, "--fault", "drop@15:every=25",
     )  # fmt: skip
     recorder = record(desk, binance, coinbase, "--format", "json", stable_after=1)
-    desk.until(lambda: recorder.log.count("syncing -> live") >= 2, 40)
+    recorder.until_logged("BTCUSDT: syncing -> live", 40)
     desk.until(lambda: recorder.log.count("is missing") >= 3, 60)
-    recorder.pause(3)
+    recorder.pause(4)
     assert recorder.terminate() == 0, recorder.log
     binance.terminate()
     coinbase.terminate()
     summary = json.loads(recorder.out.read_text())
-    check_binance(desk, 8)
+    check_binance(desk, 3)
     for symbol in (BTC, ETH):
         desk.timeline(symbol).check()
         verdict = judge_coinbase(desk, symbol, "coinbase")
