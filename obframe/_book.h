@@ -273,24 +273,26 @@ static inline void obf_compare_plain(
 #if OBF_AVX2
 #define OBF_TARGET __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt")))
 
-OBF_TARGET static inline ptrdiff_t obf_rank8_avx2(const int64_t *keys, int64_t key)
+/* Tell which of 8 keys are below key, a bit each. */
+OBF_TARGET static inline unsigned obf_below8_avx2(const int64_t *keys, int64_t key)
 {
     const __m256i wanted = _mm256_set1_epi64x(key);
     const __m256i *at = (const __m256i *)keys;
     __m256i below = _mm256_packs_epi32(
         _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at)),
         _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 1)));
-    return __builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)));
+    return (unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below));
+}
+
+OBF_TARGET static inline ptrdiff_t obf_rank8_avx2(const int64_t *keys, int64_t key)
+{
+    return __builtin_popcount(obf_below8_avx2(keys, key));
 }
 
 OBF_TARGET static inline ptrdiff_t obf_rank7_avx2(const int64_t *keys, int64_t key)
 {
-    const __m256i wanted = _mm256_set1_epi64x(key);
-    const __m256i *at = (const __m256i *)keys;
-    __m256i below = _mm256_packs_epi32(
-        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at)),
-        _mm256_cmpgt_epi64(wanted, _mm256_loadu_si256(at + 1)));
-    return __builtin_popcount((unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(below)) & ~1u);
+    /* The first one's bit is the lowest; the others come in another order. */
+    return __builtin_popcount(obf_below8_avx2(keys, key) & ~1u);
 }
 
 OBF_TARGET static inline ptrdiff_t obf_rank15_avx2(const int64_t *keys, int64_t key)
