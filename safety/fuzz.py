@@ -48,6 +48,10 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOUND, help="where to keep what is found")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.replay and options.replay[0] not in NAMES:
+        parser.error(f"--replay: no target {options.replay[0]!r}; there are {', '.join(NAMES)}")
+    if options.replay and not Path(options.replay[1]).is_file():
+        parser.error(f"--replay: no file {options.replay[1]}; name one that was kept or a seed's")
     if options.work:
         return work(options.target[0], options.seconds, options.seed, options.folder)
     folder = options.core or build_copy(FOUND / "core", (*FLAGS, *COVERAGE))

@@ -87,6 +87,21 @@ def test_what_is_wrong_is_found_and_can_be_run_again(tmp_path: Path) -> None:
     assert "AssertionError: not JSON, and InvalidEvent" in done.stdout, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("replay", "told"),
+    [
+        (("nope", "x"), "no target 'nope'; there are update,"),
+        (("row", "no-file"), "no file no-file"),
+    ],
+)
+def test_a_replay_of_what_is_not_there_is_refused_with_a_line(
+    replay: tuple[str, str], told: str
+) -> None:
+    done = fuzz("--replay", *replay)
+    assert done.returncode == 2
+    assert told in done.stdout, done.stdout
+
+
 NUMBERS = """
 #include <stdio.h>
 #include <stdlib.h>
