@@ -147,6 +147,65 @@ OBF_APART static void obf_change_highs(
     }
 }
 
+/* Copy the levels from a slot on to the first slots of a side, which may be the same one. */
+OBF_APART static void obf_pack(const obf_side *side, ptrdiff_t first, obf_side *to)
+{
+    const ptrdiff_t words = (side->end + OBF_BLOCK - 1) >> 6;
+    ptrdiff_t count = 0, word;
+    for (word = first >> 6; word < words; word++) {
+        uint64_t bits = side->live[word];
+        if (word == first >> 6)
+            bits &= ~(uint64_t)0 << (first & 63);
+        for (; bits; bits &= bits - 1) {
+            const ptrdiff_t at = (word << 6) + __builtin_ctzll(bits);
+            to->keys[count] = side->keys[at];
+            to->rests[count] = side->rests[at];
+            if (side->highs)
+                to->highs[count] = side->highs[at];
+            count++;
+        }
+    }
+}
+
+/* Spread the levels of a side, which stand in its first slots without a hole, evenly over its room. */
+OBF_APART static void obf_spread(obf_side *side)
+{
+    /* At least a fourth of the unused slots stays at the end, where new best prices come; and a level
+       has one hole behind it at most. */
+    const ptrdiff_t count = side->count, unused = side->room - count;
+    const ptrdiff_t most = unused - (unused >> 2), holes = most < count ? most : count;
+    /* From one level to the next, and the place of one, in parts of 2**32. */
+    const uint64_t step = count ? ((uint64_t)(count + holes) << 32) / (uint64_t)count : 0;
+    uint64_t place = step * (uint64_t)(count - 1), bits = 0;
+    const ptrdiff_t end = count ? (ptrdiff_t)(place >> 32) + 1 : 0;
+    const ptrdiff_t former = side->end > end ? side->end : end;
+    ptrdiff_t next = end, i;
+    int64_t above = INT64_MAX;
+    for (i = end; i < former; i++)
+        side->keys[i] = INT64_MAX;
+    for (i = (end + OBF_BLOCK - 1) >> 6; i < side->room >> 6; i++)
+        side->live[i] = 0;
+    /* The best one first: none is moved to a slot that another one still stands in. */
+    for (i = count - 1; i >= 0; i--, place -= step) {
+        const ptrdiff_t at = (ptrdiff_t)(place >> 32);
+        const int64_t key = side->keys[i];
+        const obf_rest rest = side->rests[i];
+        /* A hole has the key of the level before it: only the first of a key may be a level's. */
+        side->keys[at + 1] = at + 1 == next ? above : key;
+        side->keys[at] = key;
+        side->rests[at] = rest;
+        if (side->highs)
+            side->highs[at] = side->highs[i];
+        bits = (at >> 6 == next >> 6 ? bits : 0) | (uint64_t)1 << (at & 63);
+        side->live[at >> 6] = bits;
+        next = at;
+        above = key;
+    }
+    side->end = end;
+    side->moved = 0;
+    obf_index(side, 0, (former | 63) < side->room ? former | 63 : side->room - 1);
+}
+
 /* Return the hole that is nearest to a slot, or to what is before it; there is one somewhere. */
 static ptrdiff_t obf_nearest_hole(const obf_side *side, ptrdiff_t at)
 {

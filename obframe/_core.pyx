@@ -107,6 +107,8 @@ cdef extern from "_book.h":
         GUARD "OBF_GUARD"  # keys before the first one, the smallest there is
         SPARE "OBF_SPARE"  # slots behind the last one that may be read and written, as they were
     void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
+    void obf_pack(const Side *, Py_ssize_t, Side *) noexcept nogil
+    void obf_spread(Side *) noexcept nogil
     void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
     bint obf_is_zero(const Change *) noexcept nogil
     bint obf_has_level(const Side *, int64_t) noexcept nogil
@@ -3037,6 +3039,12 @@ cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
     return (count + more + BLOCK - 1 + 8) & ~<Py_ssize_t>(BLOCK - 1)
 
 
+cdef inline Py_ssize_t fitting(Side *side, Py_ssize_t count) noexcept nogil:
+    """Return the room for ``count`` levels: the one that the side has when that is about right."""
+    cdef Py_ssize_t room = padded(count)
+    return side.room if room - (room >> 4) <= side.room <= room + 2 * BLOCK else room
+
+
 cdef inline Py_ssize_t last_live(Side *side, Py_ssize_t before) noexcept nogil:
     """Return the last level's slot below ``before``, or -1."""
     cdef Py_ssize_t word = (before - 1) >> 6
@@ -3053,58 +3061,22 @@ cdef inline Py_ssize_t last_live(Side *side, Py_ssize_t before) noexcept nogil:
 
 
 cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) noexcept nogil:
-    """Move the best ``keep`` levels to new memory, with holes spread evenly among them.
+    """Spread holes evenly among the best ``keep`` levels; the others are forgotten.
 
-    ``wide`` makes room for quantities above 64 bits too. Changes nothing when it fails.
+    They move to new memory when ``room`` is another, or when ``wide`` asks for room for quantities
+    above 64 bits. Changes nothing when it fails.
     """
     cdef Side fresh = side[0]
-    cdef Py_ssize_t from_
-    cdef Py_ssize_t at = 0
-    cdef Py_ssize_t i
-    cdef Py_ssize_t holes
-    cdef Py_ssize_t word
-    cdef Py_ssize_t block
-    cdef int64_t key
-    cdef int64_t *keys
-    cdef uint64_t bits
-    cdef uint64_t made = 0
-    cdef uint64_t place = 0  # of a level, and from one to the next, in parts of 2**32
-    cdef uint64_t step
-    if allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
+    cdef Py_ssize_t first = nth_best(side, keep) if keep > 0 else side.end
+    cdef bint moves = room != side.room or (wide and side.highs == NULL)
+    if moves and allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
-    keys = fresh.keys
-    if keep > 0:
-        # At least a fourth of the unused slots stays at the end, where new best prices come; and
-        # a level has one hole behind it at most.
-        holes = min((room - keep) - ((room - keep) >> 2), keep)
-        step = (<uint64_t>(keep + holes) << 32) // <uint64_t>keep
-        from_ = nth_best(side, keep)
-        word = from_ >> 6
-        bits = side.live[word] & (UINT64_MAX << (from_ & 63))
-        for i in range(keep):
-            while bits == 0:
-                word += 1
-                bits = side.live[word]
-            from_ = (word << 6) + __builtin_ctzll(bits)
-            bits &= bits - 1
-            block = at >> 6
-            at = <Py_ssize_t>(place >> 32)
-            place += step
-            key = side.keys[from_]
-            keys[at] = key
-            # A hole behind it, if there is one, has the same key: only the first may be a level's.
-            keys[at + 1] = key
-            fresh.rests[at] = side.rests[from_]
-            made = (made if at >> 6 == block else 0) | <uint64_t>1 << (at & 63)
-            fresh.live[at >> 6] = made
-            if side.highs != NULL:
-                fresh.highs[at] = side.highs[from_]
-        fresh.end = at + 1
-        keys[at + 1] = INT64_MAX
-    obf_index(&fresh, 0, room - 1)
+    obf_pack(side, first, &fresh)
     fresh.count = keep
-    PyMem_RawFree(side.memory)
-    PyMem_RawFree(side.highs)
+    obf_spread(&fresh)
+    if moves:
+        PyMem_RawFree(side.memory)
+        PyMem_RawFree(side.highs)
     side[0] = fresh
     return OK
 
@@ -3204,7 +3176,7 @@ cdef void tend_side(Side *side) noexcept nogil:
     elif side.room <= 2 * side.count + 256 and side.moved <= 2 * side.room:
         return
     side.moved = 0
-    if spread_side(side, keep, padded(keep), False) == OK:
+    if spread_side(side, keep, fitting(side, keep), False) == OK:
         side.edge = edge
 
 
