@@ -32,7 +32,9 @@ from libc.stdint cimport (
 from libc.stdlib cimport qsort, strtod
 from libc.string cimport memcmp, memcpy, memmove, memset
 
-from obframe.errors import CapacityError, DecodeError, InvalidEvent, MalformedMessage
+from obframe.errors import (
+    CapacityError, DecodeError, InvalidEvent, MalformedMessage, SequenceError
+)
 
 Level = tuple[str, str]
 
@@ -161,6 +163,7 @@ cdef enum:
     MISSING
     EMPTY
     DISORDER
+    BACKWARD
     NOT_UNICODE
     NOT_OBJECT
     NOT_SIDE
@@ -185,6 +188,7 @@ cdef dict REASONS = {
     MISSING: "is missing",
     EMPTY: "is empty",
     DISORDER: "is below the first update id",
+    BACKWARD: "is above the event's own last update id",
     NOT_UNICODE: "is not valid Unicode",
     NOT_OBJECT: "is not an object",
     NOT_SIDE: "is neither bid nor offer",
@@ -1279,6 +1283,10 @@ cdef int read_field(Reader *r, Event *event, Event *inner, int field, int depth)
     return OK
 
 
+# What every depth event has.
+cdef unsigned int NEEDED = (
+    1u << F_SYMBOL | 1u << F_FIRST | 1u << F_LAST | 1u << F_BIDS | 1u << F_ASKS
+)
 cdef uint8_t[128] USUAL  # the field of a key of one letter
 memset(USUAL, F_OTHER, 128)
 for _field in EVENT_NAMES:
@@ -1606,6 +1614,13 @@ cdef str read_span(Span span):
     if size < 0:
         return None
     return PyUnicode_DecodeUTF8(PyBytes_AS_STRING(plain), size, NULL)
+
+
+cdef bint is_span_of(Span span, str text) except -1:
+    """Tell whether a string's inside is this text, without decoding it where both are plain."""
+    if not span.escaped and PyUnicode_IS_ASCII(text):
+        return is_text(span.start, span.size, <const char *>PyUnicode_DATA(text), PyUnicode_GET_LENGTH(text))
+    return read_span(span) == text
 
 
 cdef str find_symbol(Event *event, Event *outer):
@@ -2016,32 +2031,53 @@ cdef int reclaim_lent() except -1:
     return 0
 
 
-cdef DepthUpdate make_update(Reader *r, Event *event, Event *outer):
-    """Judge a well-formed depth event and make it an object."""
-    global BORROWER
+cdef struct Message:  # one that is being read
+    Reader reader
+    Event outer
+    Event inner  # of the wrapper's data
+    Py_buffer view
+    Quotes quotes
+    Change[2 * NEAR_CHANGES] near
+
+
+cdef int judge_event(Message *message, Event *event) except -1:
+    """Judge a well-formed depth event, all but its symbol; complete it."""
+    cdef Reader *r = &message.reader
+    cdef Event *outer = &message.outer
+    cdef unsigned int needed = NEEDED | (1u << F_PREV if r.futures else 0)
     cdef str symbol
-    cdef DepthUpdate update
     cdef int field
     if event.issue.code != OK or outer.wrapper_issue.code != OK:
         symbol = find_symbol(event, outer)
         if event.issue.code != OK:
             raise make_issue(r, event.issue, symbol, EVENT_NAMES)
         raise make_issue(r, outer.wrapper_issue, symbol, EVENT_NAMES)
-    for field in range(F_SYMBOL, F_ASKS + 1):
-        if field == F_PREV and not r.futures:
-            continue
-        if not event.seen & (1u << field):
-            raise make_refusal(find_symbol(event, outer), EVENT_NAMES[field], "", MISSING)
-    symbol = read_span(event.symbol)
+    if event.seen & needed != needed:
+        for field in range(F_SYMBOL, F_ASKS + 1):
+            if needed & ~event.seen & (1u << field):
+                raise make_refusal(find_symbol(event, outer), EVENT_NAMES[field], "", MISSING)
+    if event.last < event.first:
+        raise make_refusal(read_symbol(event, outer), "u", str(event.last), DISORDER)
+    if not r.futures:
+        event.prev = event.first - 1
+    return 0
+
+
+cdef str read_symbol(Event *event, Event *outer):
+    """Decode an event's symbol, or raise."""
+    cdef str symbol = read_span(event.symbol)
     if symbol is None:
         raise make_refusal(
             find_symbol(event, outer), "s", show(event.symbol.start, event.symbol.size), NOT_UNICODE
         )
-    if event.last < event.first:
-        raise make_refusal(symbol, "u", str(event.last), DISORDER)
-    if not r.futures:
-        event.prev = event.first - 1
-    update = DepthUpdate.__new__(DepthUpdate)
+    return symbol
+
+
+cdef DepthUpdate make_update(Event *event, Event *outer):
+    """Make a judged event an object."""
+    global BORROWER
+    cdef str symbol = read_symbol(event, outer)
+    cdef DepthUpdate update = DepthUpdate.__new__(DepthUpdate)
     if not FREE_THREADED and (event.bids.borrowed or event.asks.borrowed):
         update._fill(symbol, event)
         BORROWER = <PyObject *>update
@@ -2067,6 +2103,63 @@ cdef inline void close_bytes(Py_buffer *view):
         PyBuffer_Release(view)
 
 
+cdef inline int open_message(Message *message, object data, bint futures) except -1:
+    """Begin with a message; close_message has to follow."""
+    cdef Reader *reader = &message.reader
+    memset(reader, 0, sizeof(Reader))
+    memset(&message.outer, 0, sizeof(Event))
+    memset(&message.inner, 0, sizeof(Event))
+    message.outer.scale = BASE_SCALE
+    message.inner.scale = BASE_SCALE
+    open_bytes(data, &message.view)
+    reader.start = <const uint8_t *>message.view.buf
+    reader.p = reader.start
+    reader.end = reader.start + message.view.len
+    reader.futures = futures
+    return 0
+
+
+cdef inline void close_message(Message *message):
+    free_changes(&message.outer.bids)
+    free_changes(&message.outer.asks)
+    free_changes(&message.inner.bids)
+    free_changes(&message.inner.asks)
+    close_bytes(&message.view)
+
+
+cdef Event *read_event(Message *message) except? NULL:
+    """Read a message; return the depth event that it is or wraps, not yet judged, or NULL."""
+    cdef Reader *reader = &message.reader
+    cdef Event *outer = &message.outer
+    cdef Event *inner = &message.inner
+    cdef int code
+    cdef int at
+    reclaim_lent()  # after all that may run code of others, and parse
+    # Levels lie behind these lines; what reads two at a time asks for the next ones itself.
+    for at in range(1, HEADER_LINES + 1):
+        __builtin_prefetch(reader.start + LINE * at)
+    if OBF_SIMD:
+        message.quotes.start = NULL
+        message.quotes.end = NULL
+        reader.quotes = &message.quotes
+    reader.near = &message.near[0] if FREE_THREADED else &LENT[0]
+    reader.near_left = 2
+    code = read_message(reader, outer, inner)
+    if code == FAULT:
+        raise MalformedMessage(
+            reader.reason.decode("ascii"),
+            reader.p - reader.start,
+            find_symbol(outer if outer.symbol.start != NULL else inner, outer),
+        )
+    if code == NO_MEMORY:
+        raise MemoryError
+    if outer.is_depth:
+        return outer
+    if inner.is_depth and not outer.seen & (1u << F_TYPE):
+        return inner
+    return NULL
+
+
 def parse_depth_update(data, bint futures=False):
     """Parse one ``depthUpdate`` event of Binance, raw or in the combined stream's wrapper.
 
@@ -2087,55 +2180,17 @@ def parse_depth_update(data, bint futures=False):
     Cost: one pass over the bytes; with a GIL an allocation beside the object only for more than 128
     levels a side, or when the update before it is still in use.
     """
-    cdef Py_buffer view
-    cdef Reader reader
-    cdef Event outer
-    cdef Event inner
-    cdef Change[2 * NEAR_CHANGES] near
-    cdef Quotes quotes
-    cdef int code
-    cdef int at
-    memset(&reader, 0, sizeof(Reader))
-    memset(&outer, 0, sizeof(Event))
-    memset(&inner, 0, sizeof(Event))
-    outer.scale = BASE_SCALE
-    inner.scale = BASE_SCALE
-    open_bytes(data, &view)
+    cdef Message message
+    cdef Event *event
+    open_message(&message, data, futures)
     try:
-        reclaim_lent()  # after all that may run code of others, and parse
-        reader.start = <const uint8_t *>view.buf
-        reader.p = reader.start
-        reader.end = reader.start + view.len
-        # Levels lie behind these lines; what reads two at a time asks for the next ones itself.
-        for at in range(1, HEADER_LINES + 1):
-            __builtin_prefetch(reader.start + LINE * at)
-        reader.futures = futures
-        if OBF_SIMD:
-            quotes.start = NULL
-            quotes.end = NULL
-            reader.quotes = &quotes
-        reader.near = &near[0] if FREE_THREADED else &LENT[0]
-        reader.near_left = 2
-        code = read_message(&reader, &outer, &inner)
-        if code == FAULT:
-            raise MalformedMessage(
-                reader.reason.decode("ascii"),
-                reader.p - reader.start,
-                find_symbol(&outer if outer.symbol.start != NULL else &inner, &outer),
-            )
-        if code == NO_MEMORY:
-            raise MemoryError
-        if outer.is_depth:
-            return make_update(&reader, &outer, &outer)
-        if inner.is_depth and not outer.seen & (1u << F_TYPE):
-            return make_update(&reader, &inner, &outer)
-        return None
+        event = read_event(&message)
+        if event == NULL:
+            return None
+        judge_event(&message, event)
+        return make_update(event, &message.outer)
     finally:
-        free_changes(&outer.bids)
-        free_changes(&outer.asks)
-        free_changes(&inner.bids)
-        free_changes(&inner.asks)
-        close_bytes(&view)
+        close_message(&message)
 
 
 def parse_depth_snapshot(data, str symbol not None, limit=0):
@@ -3378,7 +3433,8 @@ cdef uint8_t *write_digits(
 cdef class OrderBook:
     """A sorted book of one instrument.
 
-    It does not judge continuity: whoever calls ``apply`` has proven that the update follows.
+    ``follow`` takes raw messages and judges whether they follow; ``apply`` takes parsed updates, and whoever
+    calls it has proven that they do.
 
     Threads: different books know nothing of each other. Of one book each call is whole, on a
     Python without GIL too; a sequence of calls is the caller's to guard.
@@ -3397,6 +3453,7 @@ cdef class OrderBook:
     cdef Side _asks
     cdef int _scale
     cdef bint _made
+    cdef bint _joined  # something was applied to what was loaded
     cdef int64_t _unknown_deletes
 
     def __cinit__(self):
@@ -3490,6 +3547,7 @@ cdef class OrderBook:
         self._asks = asks
         self._scale = snapshot._scale
         self._update_id = snapshot._last
+        self._joined = False
 
     @cython.critical_section
     def apply(self, DepthUpdate update not None):
@@ -3514,35 +3572,100 @@ cdef class OrderBook:
         Cost: a search of three steps for each change, among 16 keys, 8 and 8, and of some more in books
         of over a thousand levels; a new level moves a few others.
         """
+        if update._symbol != self._native:
+            raise self._of_another(update._symbol)
+        self._apply(&update._bids, &update._asks, update._scale, update._last)
+
+    @cython.critical_section
+    def follow(self, data, bint futures=False):
+        """Parse a raw ``depthUpdate`` message of Binance, and apply it if it follows.
+
+        It does what ``parse_depth_update`` and ``apply`` do, without the object between, and judges
+        continuity besides: the first message after ``load`` must begin at or before the snapshot's id and
+        end there or later, and each other one must begin where the book stands. So a book that follows
+        a whole stream, from before its snapshot was asked for, is the venue's book.
+
+        Args:
+            data: The message's bytes (bytes, bytearray or memoryview), JSON in UTF-8, raw or in the
+                combined stream's wrapper. Not kept.
+            futures: Take ``pu`` as the previous update id, and demand it; otherwise it is ``U - 1``.
+
+        Returns:
+            True when it was applied. False when it is old, all of it being in the book already, or
+            of another kind, such as the answer to a subscription.
+
+        Raises:
+            SequenceError: The message does not follow: load a new snapshot.
+            ValueError: It is of another symbol.
+            MalformedMessage: As ``parse_depth_update``; so InvalidEvent, CapacityError, TypeError.
+            MemoryError: No memory.
+
+            After any of them the book is as it was.
+
+        Cost: that of ``parse_depth_update`` and ``apply``, less a tenth.
+        """
+        cdef Message message
+        cdef Event *event
+        open_message(&message, data, futures)
+        try:
+            event = read_event(&message)
+            if event == NULL:
+                return False
+            judge_event(&message, event)
+            if not is_span_of(event.symbol, self._native):
+                raise self._of_another(read_symbol(event, &message.outer))
+            if not self._is_next(event):
+                return False
+            self._apply(&event.bids, &event.asks, event.scale, event.last)
+            return True
+        finally:
+            close_message(&message)
+
+    cdef bint _is_next(self, Event *event) except -1:
+        """Tell whether an event is to be applied; False when it is old."""
+        if event.last < event.prev:
+            raise make_refusal(self._native, "pu", str(event.prev), BACKWARD)
+        if event.prev == self._update_id:
+            return True
+        if event.last < self._update_id or (self._joined and event.last == self._update_id):
+            return False
+        if not self._joined and event.prev < self._update_id:
+            return True
+        raise SequenceError(self._symbol, self._update_id, event.prev, event.last)
+
+    cdef object _of_another(self, str symbol):
+        return ValueError(f"an update of {symbol} for the book of {self._native}")
+
+    cdef int _apply(
+        self, Changes *bids, Changes *asks, int scale, int64_t last
+    ) except -1:
         cdef uint64_t factor = 1
         cdef uint64_t widening = 1
-        if update._symbol != self._native:
-            raise ValueError(f"an update of {update._symbol} for the book of {self._native}")
-        if update._scale < self._scale:
-            factor = POW10[self._scale - update._scale]
-            self._check_prices(&update._bids, "bids", update._scale, factor)
-            self._check_prices(&update._asks, "asks", update._scale, factor)
-        elif update._scale > self._scale:
-            widening = POW10[update._scale - self._scale]
-            self._check_side(&self._bids, "bids", update._scale, widening, BID_FLIP)
-            self._check_side(&self._asks, "asks", update._scale, widening, ASK_FLIP)
+        if scale < self._scale:
+            factor = POW10[self._scale - scale]
+            self._check_prices(bids, "bids", scale, factor)
+            self._check_prices(asks, "asks", scale, factor)
+        elif scale > self._scale:
+            widening = POW10[scale - self._scale]
+            self._check_side(&self._bids, "bids", scale, widening, BID_FLIP)
+            self._check_side(&self._asks, "asks", scale, widening, ASK_FLIP)
             # A wider scale changes nothing that can be seen: it may stay if memory runs out below.
             widen_side(&self._bids, widening, BID_FLIP)
             widen_side(&self._asks, widening, ASK_FLIP)
-            self._scale = update._scale
+            self._scale = scale
         prefetch_index(&self._bids)
         prefetch_index(&self._asks)
         if (
-            reserve_side(&self._bids, &update._bids, factor, BID_FLIP) != OK
-            or reserve_side(&self._asks, &update._asks, factor, ASK_FLIP) != OK
+            reserve_side(&self._bids, bids, factor, BID_FLIP) != OK
+            or reserve_side(&self._asks, asks, factor, ASK_FLIP) != OK
         ):
             raise MemoryError
-        self._unknown_deletes += change_sides(
-            &self._bids, &update._bids, &self._asks, &update._asks, factor
-        )
-        self._update_id = update._last
+        self._unknown_deletes += change_sides(&self._bids, bids, &self._asks, asks, factor)
+        self._update_id = last
+        self._joined = True
         tend_side(&self._bids)
         tend_side(&self._asks)
+        return 0
 
     cdef int _check_prices(
         self, Changes *changes, str side, int scale, uint64_t factor
@@ -3582,6 +3705,7 @@ cdef class OrderBook:
         free_side(&self._asks)
         self._scale = BASE_SCALE
         self._update_id = 0
+        self._joined = False
 
     @cython.critical_section
     def covers(self, depth=20):

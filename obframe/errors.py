@@ -124,6 +124,29 @@ class InvalidEvent(MessageError):
         super().__init__(f"{symbol or '?'}: {field} = {self.value!r}: {reason}")
 
 
+class SequenceError(ObframeError):
+    """An update does not follow the book: what lies between is lost; the book is as it was.
+
+    Attributes:
+        symbol: The book's symbol.
+        update_id: Where the book stands.
+        prev_update_id: The id after which the update begins.
+        last_update_id: The id with which it ends.
+    """
+
+    def __init__(
+        self, symbol: str, update_id: int, prev_update_id: int, last_update_id: int
+    ) -> None:
+        self.symbol = symbol
+        self.update_id = update_id
+        self.prev_update_id = prev_update_id
+        self.last_update_id = last_update_id
+        super().__init__(
+            f"{symbol}: the book stands at {update_id}, and the update begins after "
+            f"{prev_update_id} (to {last_update_id}): load a new snapshot"
+        )
+
+
 class CapacityError(ObframeError):
     """A price or quantity is well-formed but exceeds what a book or a column can hold exactly.
 
