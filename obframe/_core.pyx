@@ -3279,7 +3279,8 @@ cdef int load_side(Side *side, Changes *changes, Py_ssize_t limit, uint64_t flip
     ranks = <Rank *>PyMem_RawMalloc(<size_t>changes.count * sizeof(Rank))
     if ranks == NULL:
         return NO_MEMORY
-    if allocate_slots(side, padded(changes.count), changes.wide) != OK:
+    # Without room for more: what then stays takes the place of what was there while loading.
+    if allocate_slots(side, (changes.count + BLOCK - 1) & ~(BLOCK - 1), changes.wide) != OK:
         PyMem_RawFree(ranks)
         return NO_MEMORY
     for i in range(changes.count):  # venues give the best first: turn that round

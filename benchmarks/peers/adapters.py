@@ -8,6 +8,7 @@ from books import (
     Loads,
     Obframe,
     ObframeParse,
+    ObframeTwoCalls,
     OrderBookDecimal,
     OrderBookFloat,
     SortedContainers,
@@ -18,6 +19,7 @@ from engines import HftBacktest, Hummingbot, Nautilus
 
 PEERS: dict[str, type[Peer]] = {
     "obframe": Obframe,
+    "two-calls": ObframeTwoCalls,
     "parse": ObframeParse,
     "loads": Loads,
     "dict-text": TextDict,
