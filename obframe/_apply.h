@@ -92,8 +92,9 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     return OBF_VARIANT(find)(side, key);
 }
 
-/* The three steps for the changes of a side, from high down to low; a step asks for the memory that
-   the next one reads. */
+/* The three steps for changes, from high down to low; a step asks for the memory that the next one
+   reads. The first one takes the changes of a side, and fills the lanes below them up to a whole
+   group. */
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
     ptrdiff_t high, uint64_t factor, uint64_t flip)
@@ -106,13 +107,14 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     if (high - low >= OBF_FEW && obf_count_lines(side) <= OBF_LINES) {
         const int64_t *coarse = side->coarse;
         obf_take_changes(search, side, change, low, high, factor, flip);
-        for (i = high - 1; i >= low; i--) {
-            at = search->slots[i];
-            at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[i])) << 3;
-            search->slots[i] = at;
-            __builtin_prefetch(fine + at);
-            __builtin_prefetch(live + at);
-        }
+        for (; high > low; high -= OBF_GROUP)
+            for (i = high - 1; i >= high - OBF_GROUP; i--) {
+                at = search->slots[i];
+                at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[i])) << 3;
+                search->slots[i] = at;
+                __builtin_prefetch(fine + at);
+                __builtin_prefetch(live + at);
+            }
         return;
     }
 #endif
@@ -126,53 +128,67 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
         __builtin_prefetch(fine + at);
         __builtin_prefetch(live + at);
     }
+    for (i = low - 1; i > low - OBF_GROUP; i--)
+        search->wanted[i] = search->slots[i] = 0;
     search->given = given;
 }
 
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_lines)(
-    obf_search *search, const obf_side *side, ptrdiff_t low, ptrdiff_t high)
+    obf_search *search, obf_side *const *sides, ptrdiff_t asks, ptrdiff_t high)
 {
-    const int64_t *keys = side->keys;
     ptrdiff_t i, at;
-    for (i = high - 1; i >= low; i--) {
-        at = OBF_VARIANT(find_line)(side, search->slots[i], search->wanted[i]);
-        search->slots[i] = at;
-        __builtin_prefetch(keys + at);
+    for (; high > 0; high -= OBF_GROUP) {
+        const obf_side *side = sides[high <= asks];
+        const int64_t *keys = side->keys;
+        for (i = high - 1; i >= high - OBF_GROUP; i--) {
+            at = OBF_VARIANT(find_line)(side, search->slots[i], search->wanted[i]);
+            search->slots[i] = at;
+            __builtin_prefetch(keys + at);
+        }
     }
 }
 
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_slots)(
-    obf_search *search, const obf_side *side, ptrdiff_t low, ptrdiff_t high)
+    obf_search *search, obf_side *const *sides, ptrdiff_t asks, ptrdiff_t high)
 {
-    const int64_t *keys = side->keys;
-    const uint64_t *live = side->live;
-    const ptrdiff_t end = side->end;
-    obf_rest *rests = side->rests;
-    uint64_t found = search->found, were = search->were, hit;
+    uint64_t found = 0, were = 0, hit;
     ptrdiff_t i, at;
-    for (i = high - 1; i >= low; i--) {
-        at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
-        search->slots[i] = at;
-        search->rests[i] = rests + at;
-        __builtin_prefetch(rests + at);
-        hit = (uint64_t)(keys[at] == search->wanted[i]) & (uint64_t)(at < end);
-        found = 2 * found + hit;
-        were = 2 * were + (live[at >> 6] >> (at & 63) & hit);
+    for (; high > 0; high -= OBF_GROUP) {
+        const obf_side *side = sides[high <= asks];
+        const int64_t *keys = side->keys;
+        const uint64_t *live = side->live;
+        const ptrdiff_t end = side->end;
+        obf_rest *rests = side->rests;
+        for (i = high - 1; i >= high - OBF_GROUP; i--) {
+            at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
+            search->slots[i] = at;
+            search->rests[i] = rests + at;
+            __builtin_prefetch(rests + at);
+            hit = (uint64_t)(keys[at] == search->wanted[i]) & (uint64_t)(at < end);
+            found = 2 * found + hit;
+            were = 2 * were + (live[at >> 6] >> (at & 63) & hit);
+        }
     }
-    search->found = found;
-    search->were = were;
+    /* Without the lanes below the first one. */
+    search->found = found >> -high;
+    search->were = were >> -high;
 }
 
 /* Apply changes one by one: the keys of a side neither rise nor fall all the time. */
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
-    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size)
+    obf_work *work, const obf_search *search, ptrdiff_t asks, uint64_t all)
 {
     ptrdiff_t i, at;
-    for (i = size - 1; i >= 0; i--) {
-        const int number = i < asks;
-        const int64_t key = search->wanted[i];
-        obf_side *side = work->sides[number];
-        uint64_t now = search->given >> i & 1, was = 0;
+    for (; all; all &= ~((uint64_t)1 << i)) {
+        int number;
+        int64_t key;
+        obf_side *side;
+        uint64_t now, was = 0;
+        i = 63 - __builtin_clzll(all);
+        number = i < asks;
+        key = search->wanted[i];
+        side = work->sides[number];
+        now = search->given >> i & 1;
         work->best[number] = key > work->best[number] ? key : work->best[number];
         at = OBF_VARIANT(find_again)(side, search->slots[i], key);
         if (side->keys[at] == key && at < side->end) {
@@ -206,9 +222,9 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(insert)(
 /* Apply changes whose keys rise or fall, side by side. Those with the same price follow one another
    then; same has a bit for all but the last of them. */
 OBF_TARGET static inline void OBF_VARIANT(apply_all)(
-    obf_work *work, const obf_search *search, ptrdiff_t asks, ptrdiff_t size, uint64_t same)
+    obf_work *work, const obf_search *search, ptrdiff_t asks, uint64_t all, uint64_t same)
 {
-    const uint64_t of_asks = obf_ones(asks), all = obf_ones(size);
+    const uint64_t of_asks = obf_ones(asks);
     const uint64_t given = search->given, found = search->found;
     /* Whether a change finds a level: what the one before has left, or what was there. */
     const uint64_t were = (search->were & ~(same >> 1)) | ((given & same) >> 1);
@@ -239,35 +255,37 @@ OBF_TARGET static inline void OBF_VARIANT(apply_all)(
 OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
 {
     obf_side *const *sides = work->sides;
-    ptrdiff_t left[2] = {work->counts[0], work->counts[1]}, size, bids, asks;
+    ptrdiff_t left[2] = {work->counts[0], work->counts[1]}, bids, asks, low, high;
     const obf_change *from[2] = {work->changes[0], work->changes[1]};
     obf_search search;
-    while ((size = left[0] + left[1]) > 0) {
-        uint64_t above, below, of_bids, of_asks;
-        size = size < OBF_BATCH ? size : OBF_BATCH;
+    while (left[0] + left[1] > 0) {
+        uint64_t above, below, of_bids, of_asks, all;
         bids = left[0] < OBF_BATCH ? left[0] : OBF_BATCH;
-        asks = size - bids;
-        search.given = search.found = search.were = 0;
+        asks = OBF_BATCH - bids - obf_gap(bids);
+        asks = left[1] < asks ? left[1] : asks;
+        low = asks + obf_gap(bids);
+        high = low + bids;
+        all = obf_ones(asks) | obf_ones(high) & ~obf_ones(low);
+        search.given = 0;
         /* The bids first: see obf_search. */
-        OBF_VARIANT(find_eights)(
-            &search, sides[0], from[0], asks, size, work->factor, OBF_BID_FLIP);
+        OBF_VARIANT(find_eights)(&search, sides[0], from[0], low, high, work->factor, OBF_BID_FLIP);
         OBF_VARIANT(find_eights)(&search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);
-        OBF_VARIANT(find_lines)(&search, sides[0], asks, size);
-        OBF_VARIANT(find_lines)(&search, sides[1], 0, asks);
-        OBF_VARIANT(find_slots)(&search, sides[0], asks, size);
-        OBF_VARIANT(find_slots)(&search, sides[1], 0, asks);
-        OBF_VARIANT(compare)(&search, size, &above, &below);
+        OBF_VARIANT(find_lines)(&search, sides, asks, high);
+        OBF_VARIANT(find_slots)(&search, sides, asks, high);
+        search.found &= all;
+        search.were &= all;
+        OBF_VARIANT(compare)(&search, high, &above, &below);
         /* All of a side but its first change, which has none before it. */
         of_asks = obf_ones(asks - 1);
-        of_bids = obf_ones(size - 1) & ~obf_ones(asks);
+        of_bids = obf_ones(high - 1) & ~obf_ones(low);
         if (((of_bids & above) == 0 || (of_bids & below) == 0)
             && ((of_asks & above) == 0 || (of_asks & below) == 0)) {
-            obf_note_best(work, 0, search.wanted + asks, bids);
+            obf_note_best(work, 0, search.wanted + low, bids);
             obf_note_best(work, 1, search.wanted, asks);
             OBF_VARIANT(apply_all)(
-                work, &search, asks, size, ((of_asks | of_bids) & ~above & ~below) << 1);
+                work, &search, asks, all, ((of_asks | of_bids) & ~above & ~below) << 1);
         } else {
-            OBF_VARIANT(apply_each)(work, &search, asks, size);
+            OBF_VARIANT(apply_each)(work, &search, asks, all);
         }
         left[0] -= bids;
         left[1] -= asks;

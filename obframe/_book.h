@@ -18,6 +18,7 @@
 #define OBF_SPARE 32 /* slots behind the last one that may be read and written, as they were */
 #define OBF_GUARD 8  /* keys before the first one, the smallest there is */
 #define OBF_BATCH 64 /* changes that are searched for together, a bit each */
+#define OBF_GROUP 4  /* changes that a step of a search takes at least: how often it goes round is foreseen then */
 #define OBF_SIGHT 32 /* slots to either side in which the next hole is looked for at once */
 #define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
 #define OBF_FAR 24   /* and a longer one fewer than this */
@@ -37,6 +38,7 @@ typedef struct __attribute__((packed)) {
 /* What the moves of slots and the steps of a search are written for. */
 _Static_assert(sizeof(obf_rest) == 10 && OBF_NEAR == 8 && OBF_FAR == 24, "vectors of a move");
 _Static_assert(OBF_BLOCK == 64 && OBF_STEP == 8 && OBF_BATCH == 64, "words of bits, and steps");
+_Static_assert(OBF_BATCH % OBF_GROUP == 0 && OBF_GROUP <= OBF_STEP, "whole groups, and room below them");
 _Static_assert(OBF_FAR <= OBF_SIGHT && 2 * OBF_SIGHT == OBF_BLOCK, "a hole that a move reaches");
 /* 24 keys and 256 bytes of rests are moved from a slot on; a search begins 4 keys before one. */
 _Static_assert(OBF_SPARE >= 26 && OBF_GUARD >= 5, "what is read beyond the slots");
@@ -70,14 +72,15 @@ typedef struct {
     ptrdiff_t unknown; /* 0, and then how many deleted a level that was not there */
 } obf_work;
 
-/* What is searched for together, the last change first: all asks, then all bids. Where eight are
-   written together and fewer are left, the others land before the first one's place: among the asks,
-   which are therefore taken after the bids, or in the end of the array before, which nothing uses. */
+/* What is searched for together, the last change first: all asks, a gap that fills the bids up to whole
+   groups, then all bids. Where eight are written together, or a group, and fewer are left, the others
+   land before the first one's place: in the gap and among the asks, which are therefore taken after
+   the bids, or in the end of the array before, which nothing uses. */
 typedef struct {
     int64_t unused[OBF_STEP];
     int64_t wanted[OBF_BATCH + OBF_STEP];
     ptrdiff_t slots[OBF_BATCH + OBF_STEP]; /* of the indexes, and then the first key not below */
-    const obf_change *changes[OBF_BATCH];
+    const obf_change *changes[OBF_BATCH + OBF_STEP];
     obf_rest *rests[OBF_BATCH]; /* what stands in the slots */
     uint64_t given;             /* a bit a change: it gives a quantity, and does not delete */
     uint64_t found;             /* it has found its key, be it a hole's */
@@ -89,6 +92,12 @@ typedef struct {
 
 /* What is not: its arguments decide what it does, and are known where it stands. */
 #define OBF_INLINE inline __attribute__((always_inline))
+
+/* How many are missing of a whole group. */
+static inline ptrdiff_t obf_gap(ptrdiff_t count)
+{
+    return -count & (OBF_GROUP - 1);
+}
 
 /* That many of the lowest bits. */
 static inline uint64_t obf_ones(ptrdiff_t count)

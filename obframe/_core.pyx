@@ -444,10 +444,11 @@ cdef void trim_changes(Changes *changes) noexcept nogil:
             changes.room = changes.count
 
 
-cdef void free_changes(Changes *changes) noexcept nogil:
-    if not changes.borrowed:
-        PyMem_RawFree(changes.items)
-    memset(changes, 0, sizeof(Changes))
+cdef inline void free_changes(Changes *changes) noexcept nogil:
+    if changes.items != NULL:
+        if not changes.borrowed:
+            PyMem_RawFree(changes.items)
+        memset(changes, 0, sizeof(Changes))
 
 
 cdef int settle_changes(Changes *bids, Changes *asks) noexcept nogil:
@@ -2103,14 +2104,34 @@ cdef inline void close_bytes(Py_buffer *view):
         PyBuffer_Release(view)
 
 
+cdef inline void clear_changes(Changes *changes) noexcept nogil:
+    changes.items = NULL
+    changes.count = 0
+    changes.room = 0
+    changes.borrowed = False
+    changes.wide = False
+
+
+cdef inline void clear_event(Event *event) noexcept nogil:
+    """Set what is read before it is known to be there; clearing all of it takes longer."""
+    event.seen = 0
+    event.is_depth = False
+    event.time = 0
+    event.scale = BASE_SCALE
+    event.symbol.start = NULL
+    event.stream.start = NULL
+    clear_changes(&event.bids)
+    clear_changes(&event.asks)
+    event.issue.code = OK
+    event.wrapper_issue.code = OK
+
+
 cdef inline int open_message(Message *message, object data, bint futures) except -1:
     """Begin with a message; close_message has to follow."""
     cdef Reader *reader = &message.reader
     memset(reader, 0, sizeof(Reader))
-    memset(&message.outer, 0, sizeof(Event))
-    memset(&message.inner, 0, sizeof(Event))
-    message.outer.scale = BASE_SCALE
-    message.inner.scale = BASE_SCALE
+    clear_event(&message.outer)
+    clear_event(&message.inner)
     open_bytes(data, &message.view)
     reader.start = <const uint8_t *>message.view.buf
     reader.p = reader.start
