@@ -109,9 +109,9 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
         obf_take_changes(search, side, change, low, high, factor, flip);
         for (; high > low; high -= OBF_GROUP)
             for (i = high - 1; i >= high - OBF_GROUP; i--) {
-                at = search->slots[i];
-                at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[i])) << 3;
-                search->slots[i] = at;
+                at = search->slots[OBF_LEAD + i];
+                at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[OBF_LEAD + i])) << 3;
+                search->slots[OBF_LEAD + i] = at;
                 __builtin_prefetch(fine + at);
                 __builtin_prefetch(live + at);
             }
@@ -120,16 +120,16 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
 #endif
     for (i = high - 1; i >= low; i--, change++) {
         int64_t key = (int64_t)((change->price * factor) ^ flip);
-        search->wanted[i] = key;
-        search->changes[i] = change;
+        search->wanted[OBF_LEAD + i] = key;
+        search->changes[OBF_LEAD + i] = change;
         given |= (uint64_t)!obf_is_zero(change) << i;
         at = OBF_VARIANT(find_eight)(side, key);
-        search->slots[i] = at;
+        search->slots[OBF_LEAD + i] = at;
         __builtin_prefetch(fine + at);
         __builtin_prefetch(live + at);
     }
     for (i = low - 1; i > low - OBF_GROUP; i--)
-        search->wanted[i] = search->slots[i] = 0;
+        search->wanted[OBF_LEAD + i] = search->slots[OBF_LEAD + i] = 0;
     search->given = given;
 }
 
@@ -141,8 +141,8 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_lines)(
         const obf_side *side = sides[high <= asks];
         const int64_t *keys = side->keys;
         for (i = high - 1; i >= high - OBF_GROUP; i--) {
-            at = OBF_VARIANT(find_line)(side, search->slots[i], search->wanted[i]);
-            search->slots[i] = at;
+            at = OBF_VARIANT(find_line)(side, search->slots[OBF_LEAD + i], search->wanted[OBF_LEAD + i]);
+            search->slots[OBF_LEAD + i] = at;
             __builtin_prefetch(keys + at);
         }
     }
@@ -160,11 +160,11 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_slots)(
         const ptrdiff_t end = side->end;
         obf_rest *rests = side->rests;
         for (i = high - 1; i >= high - OBF_GROUP; i--) {
-            at = OBF_VARIANT(find_slot)(side, search->slots[i], search->wanted[i]);
-            search->slots[i] = at;
-            search->rests[i] = rests + at;
+            at = OBF_VARIANT(find_slot)(side, search->slots[OBF_LEAD + i], search->wanted[OBF_LEAD + i]);
+            search->slots[OBF_LEAD + i] = at;
+            search->rests[OBF_LEAD + i] = rests + at;
             __builtin_prefetch(rests + at);
-            hit = (uint64_t)(keys[at] == search->wanted[i]) & (uint64_t)(at < end);
+            hit = (uint64_t)(keys[at] == search->wanted[OBF_LEAD + i]) & (uint64_t)(at < end);
             found = 2 * found + hit;
             were = 2 * were + (live[at >> 6] >> (at & 63) & hit);
         }
@@ -186,11 +186,11 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
         uint64_t now, was = 0;
         i = 63 - __builtin_clzll(all);
         number = i < asks;
-        key = search->wanted[i];
+        key = search->wanted[OBF_LEAD + i];
         side = work->sides[number];
         now = search->given >> i & 1;
         work->best[number] = key > work->best[number] ? key : work->best[number];
-        at = OBF_VARIANT(find_again)(side, search->slots[i], key);
+        at = OBF_VARIANT(find_again)(side, search->slots[OBF_LEAD + i], key);
         if (side->keys[at] == key && at < side->end) {
             was = side->live[at >> 6] >> (at & 63) & 1;
             side->live[at >> 6] ^= (was ^ now) << (at & 63);
@@ -198,7 +198,7 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply_each)(
             at = OBF_VARIANT(open)(side, at, key);
         }
         if (now)
-            obf_put(side, at, search->changes[i]);
+            obf_put(side, at, search->changes[OBF_LEAD + i]);
         side->count += (ptrdiff_t)now - (ptrdiff_t)was;
         work->unknown += (ptrdiff_t)((now | was) ^ 1);
     }
@@ -213,9 +213,9 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(insert)(
         obf_side *side;
         i = __builtin_ctzll(left);
         side = work->sides[i < asks];
-        at = OBF_VARIANT(find_again)(side, search->slots[i], search->wanted[i]);
-        at = OBF_VARIANT(open)(side, at, search->wanted[i]);
-        obf_put(side, at, search->changes[i]);
+        at = OBF_VARIANT(find_again)(side, search->slots[OBF_LEAD + i], search->wanted[OBF_LEAD + i]);
+        at = OBF_VARIANT(open)(side, at, search->wanted[OBF_LEAD + i]);
+        obf_put(side, at, search->changes[OBF_LEAD + i]);
     }
 }
 
@@ -232,12 +232,12 @@ OBF_TARGET static inline void OBF_VARIANT(apply_all)(
     ptrdiff_t i, at;
     for (left = found & given & ~same; left; left &= left - 1) {
         i = __builtin_ctzll(left);
-        search->rests[i]->low = search->changes[i]->low;
-        search->rests[i]->form = search->changes[i]->form;
+        search->rests[OBF_LEAD + i]->low = search->changes[OBF_LEAD + i]->low;
+        search->rests[OBF_LEAD + i]->form = search->changes[OBF_LEAD + i]->form;
     }
     for (left = found & (given ^ search->were) & ~same; left; left &= left - 1) {
         i = __builtin_ctzll(left);
-        at = search->slots[i];
+        at = search->slots[OBF_LEAD + i];
         work->sides[i < asks]->live[at >> 6] ^= (uint64_t)1 << (at & 63);
     }
     if (work->sides[0]->highs || work->sides[1]->highs)
@@ -265,7 +265,7 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         asks = left[1] < asks ? left[1] : asks;
         low = asks + obf_gap(bids);
         high = low + bids;
-        all = obf_ones(asks) | obf_ones(high) & ~obf_ones(low);
+        all = obf_ones(asks) | (obf_ones(high) & ~obf_ones(low));
         search.given = 0;
         /* The bids first: see obf_search. */
         OBF_VARIANT(find_eights)(&search, sides[0], from[0], low, high, work->factor, OBF_BID_FLIP);
@@ -280,8 +280,8 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         of_bids = obf_ones(high - 1) & ~obf_ones(low);
         if (((of_bids & above) == 0 || (of_bids & below) == 0)
             && ((of_asks & above) == 0 || (of_asks & below) == 0)) {
-            obf_note_best(work, 0, search.wanted + low, bids);
-            obf_note_best(work, 1, search.wanted, asks);
+            obf_note_best(work, 0, search.wanted + OBF_LEAD + low, bids);
+            obf_note_best(work, 1, search.wanted + OBF_LEAD, asks);
             OBF_VARIANT(apply_all)(
                 work, &search, asks, all, ((of_asks | of_bids) & ~above & ~below) << 1);
         } else {

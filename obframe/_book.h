@@ -19,6 +19,7 @@
 #define OBF_GUARD 8  /* keys before the first one, the smallest there is */
 #define OBF_BATCH 64 /* changes that are searched for together, a bit each */
 #define OBF_GROUP 4  /* changes that a step of a search takes at least: how often it goes round is foreseen then */
+#define OBF_LEAD 8   /* places before those of the changes, for what belongs to none */
 #define OBF_SIGHT 32 /* slots to either side in which the next hole is looked for at once */
 #define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
 #define OBF_FAR 24   /* and a longer one fewer than this */
@@ -38,7 +39,8 @@ typedef struct __attribute__((packed)) {
 /* What the moves of slots and the steps of a search are written for. */
 _Static_assert(sizeof(obf_rest) == 10 && OBF_NEAR == 8 && OBF_FAR == 24, "vectors of a move");
 _Static_assert(OBF_BLOCK == 64 && OBF_STEP == 8 && OBF_BATCH == 64, "words of bits, and steps");
-_Static_assert(OBF_BATCH % OBF_GROUP == 0 && OBF_GROUP <= OBF_STEP, "whole groups, and room below them");
+_Static_assert(OBF_BATCH % OBF_GROUP == 0 && OBF_GROUP <= OBF_LEAD,
+    "whole groups, and room below them");
 _Static_assert(OBF_FAR <= OBF_SIGHT && 2 * OBF_SIGHT == OBF_BLOCK, "a hole that a move reaches");
 /* 24 keys and 256 bytes of rests are moved from a slot on; a search begins 4 keys before one. */
 _Static_assert(OBF_SPARE >= 26 && OBF_GUARD >= 5, "what is read beyond the slots");
@@ -75,13 +77,12 @@ typedef struct {
 /* What is searched for together, the last change first: all asks, a gap that fills the bids up to whole
    groups, then all bids. Where eight are written together, or a group, and fewer are left, the others
    land before the first one's place: in the gap and among the asks, which are therefore taken after
-   the bids, or in the end of the array before, which nothing uses. */
+   the bids, or in the lead. */
 typedef struct {
-    int64_t unused[OBF_STEP];
-    int64_t wanted[OBF_BATCH + OBF_STEP];
-    ptrdiff_t slots[OBF_BATCH + OBF_STEP]; /* of the indexes, and then the first key not below */
-    const obf_change *changes[OBF_BATCH + OBF_STEP];
-    obf_rest *rests[OBF_BATCH]; /* what stands in the slots */
+    int64_t wanted[OBF_LEAD + OBF_BATCH + OBF_STEP];
+    ptrdiff_t slots[OBF_LEAD + OBF_BATCH]; /* of the indexes, and then the first key not below */
+    const obf_change *changes[OBF_LEAD + OBF_BATCH];
+    obf_rest *rests[OBF_LEAD + OBF_BATCH]; /* what stands in the slots */
     uint64_t given;             /* a bit a change: it gives a quantity, and does not delete */
     uint64_t found;             /* it has found its key, be it a hole's */
     uint64_t were;              /* it has found a level */
@@ -130,6 +131,16 @@ static inline void obf_index(obf_side *side, ptrdiff_t first, ptrdiff_t last)
     }
 }
 
+/* Take the holes above the best level away. */
+static inline void obf_trim(obf_side *side)
+{
+    while (side->end > 0 && !(side->live[(side->end - 1) >> 6] >> ((side->end - 1) & 63) & 1)) {
+        side->keys[--side->end] = INT64_MAX;
+        if ((side->end & 7) == 0)
+            obf_index(side, side->end, side->end);
+    }
+}
+
 /* Count the lines of the coarse index: one at least, of a side with memory. */
 static inline ptrdiff_t obf_count_lines(const obf_side *side)
 {
@@ -152,19 +163,19 @@ OBF_APART static void obf_change_highs(
         ptrdiff_t i = __builtin_ctzll(given);
         obf_side *side = work->sides[i < asks];
         if (side->highs)
-            side->highs[search->slots[i]] = search->changes[i]->high;
+            side->highs[search->slots[OBF_LEAD + i]] = search->changes[OBF_LEAD + i]->high;
     }
 }
 
-/* Copy the levels from a slot on to the first slots of a side, which may be the same one. */
-OBF_APART static void obf_pack(const obf_side *side, ptrdiff_t first, obf_side *to)
+/* Copy the levels from a slot on to the first slots of a side, which may be the same one; return how
+   many there are. */
+OBF_APART static ptrdiff_t obf_pack_plain(const obf_side *side, ptrdiff_t first, obf_side *to)
 {
     const ptrdiff_t words = (side->end + OBF_BLOCK - 1) >> 6;
+    uint64_t wanted = ~(uint64_t)0 << (first & 63);
     ptrdiff_t count = 0, word;
     for (word = first >> 6; word < words; word++) {
-        uint64_t bits = side->live[word];
-        if (word == first >> 6)
-            bits &= ~(uint64_t)0 << (first & 63);
+        uint64_t bits = side->live[word] & wanted;
         for (; bits; bits &= bits - 1) {
             const ptrdiff_t at = (word << 6) + __builtin_ctzll(bits);
             to->keys[count] = side->keys[at];
@@ -173,46 +184,30 @@ OBF_APART static void obf_pack(const obf_side *side, ptrdiff_t first, obf_side *
                 to->highs[count] = side->highs[at];
             count++;
         }
+        wanted = ~(uint64_t)0;
     }
+    return count;
 }
 
-/* Spread the levels of a side, which stand in its first slots without a hole, evenly over its room. */
-OBF_APART static void obf_spread(obf_side *side)
+/* Spread levels, which stand in the first slots, over so many slots, as many or up to twice as many; one
+   that takes step / 2**32 of the next level to each slot. */
+OBF_APART static void obf_spread_plain(obf_side *side, ptrdiff_t slots, uint64_t step)
 {
-    /* At least a fourth of the unused slots stays at the end, where new best prices come; and a level
-       has one hole behind it at most. */
-    const ptrdiff_t count = side->count, unused = side->room - count;
-    const ptrdiff_t most = unused - (unused >> 2), holes = most < count ? most : count;
-    /* From one level to the next, and the place of one, in parts of 2**32. */
-    const uint64_t step = count ? ((uint64_t)(count + holes) << 32) / (uint64_t)count : 0;
-    uint64_t place = step * (uint64_t)(count - 1), bits = 0;
-    const ptrdiff_t end = count ? (ptrdiff_t)(place >> 32) + 1 : 0;
-    const ptrdiff_t former = side->end > end ? side->end : end;
-    ptrdiff_t next = end, i;
-    int64_t above = INT64_MAX;
-    for (i = end; i < former; i++)
-        side->keys[i] = INT64_MAX;
-    for (i = (end + OBF_BLOCK - 1) >> 6; i < side->room >> 6; i++)
-        side->live[i] = 0;
+    uint64_t place = step * (uint64_t)slots, bits = 0;
+    ptrdiff_t at;
     /* The best one first: none is moved to a slot that another one still stands in. */
-    for (i = count - 1; i >= 0; i--, place -= step) {
-        const ptrdiff_t at = (ptrdiff_t)(place >> 32);
-        const int64_t key = side->keys[i];
-        const obf_rest rest = side->rests[i];
+    for (at = slots - 1; at >= 0; at--) {
+        const ptrdiff_t from = (ptrdiff_t)((place -= step) >> 32);
+        const obf_rest rest = side->rests[from];
         /* A hole has the key of the level before it: only the first of a key may be a level's. */
-        side->keys[at + 1] = at + 1 == next ? above : key;
-        side->keys[at] = key;
+        bits = bits << 1 | (from != (ptrdiff_t)((place - step) >> 32));
+        side->keys[at] = side->keys[from];
         side->rests[at] = rest;
         if (side->highs)
-            side->highs[at] = side->highs[i];
-        bits = (at >> 6 == next >> 6 ? bits : 0) | (uint64_t)1 << (at & 63);
-        side->live[at >> 6] = bits;
-        next = at;
-        above = key;
+            side->highs[at] = side->highs[from];
+        if ((at & 63) == 0)
+            side->live[at >> 6] = bits;
     }
-    side->end = end;
-    side->moved = 0;
-    obf_index(side, 0, (former | 63) < side->room ? former | 63 : side->room - 1);
 }
 
 /* Return the hole that is nearest to a slot, or to what is before it; there is one somewhere. */
@@ -325,8 +320,8 @@ static inline void obf_compare_plain(
     ptrdiff_t i;
     *above = *below = 0;
     for (i = 0; i < size - 1; i++) {
-        *above |= (uint64_t)(search->wanted[i] > search->wanted[i + 1]) << i;
-        *below |= (uint64_t)(search->wanted[i] < search->wanted[i + 1]) << i;
+        *above |= (uint64_t)(search->wanted[OBF_LEAD + i] > search->wanted[OBF_LEAD + i + 1]) << i;
+        *below |= (uint64_t)(search->wanted[OBF_LEAD + i] < search->wanted[OBF_LEAD + i + 1]) << i;
     }
 }
 
@@ -422,8 +417,8 @@ OBF_TARGET static inline void obf_compare_avx2(
     ptrdiff_t first, i;
     for (first = 0; first < size - 1; first += 32)
         for (i = first; i < first + 32; i += 4) {
-            __m256i one = _mm256_loadu_si256((const __m256i *)(search->wanted + i));
-            __m256i next = _mm256_loadu_si256((const __m256i *)(search->wanted + i + 1));
+            __m256i one = _mm256_loadu_si256((const __m256i *)(search->wanted + OBF_LEAD + i));
+            __m256i next = _mm256_loadu_si256((const __m256i *)(search->wanted + OBF_LEAD + i + 1));
             more |= (uint64_t)(unsigned)_mm256_movemask_pd(
                         _mm256_castsi256_pd(_mm256_cmpgt_epi64(one, next))) << i;
             less |= (uint64_t)(unsigned)_mm256_movemask_pd(
@@ -443,7 +438,8 @@ OBF_TARGET static inline void obf_compare_avx2(
 
 #if OBF_AVX512
 #define OBF_TARGET \
-    __attribute__((target("avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq")))
+    __attribute__((target( \
+        "avx2,bmi,bmi2,lzcnt,popcnt,avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi2")))
 
 OBF_TARGET static inline ptrdiff_t obf_rank8_avx512(const int64_t *keys, int64_t key)
 {
@@ -511,8 +507,8 @@ OBF_TARGET static inline void obf_compare_avx512(
     ptrdiff_t first, i;
     for (first = 0; first < size - 1; first += 32)
         for (i = first; i < first + 32; i += 8) {
-            __m512i one = _mm512_loadu_si512(search->wanted + i);
-            __m512i next = _mm512_loadu_si512(search->wanted + i + 1);
+            __m512i one = _mm512_loadu_si512(search->wanted + OBF_LEAD + i);
+            __m512i next = _mm512_loadu_si512(search->wanted + OBF_LEAD + i + 1);
             more |= (uint64_t)_mm512_cmpgt_epi64_mask(one, next) << i;
             less |= (uint64_t)_mm512_cmplt_epi64_mask(one, next) << i;
         }
@@ -533,13 +529,6 @@ OBF_TARGET static inline __m512i obf_take_words(const uint64_t (*places)[8], con
     __m512i two = _mm512_permutex2var_epi64(
         three[0], _mm512_load_si512(places[0]), three[1]);
     return _mm512_permutex2var_epi64(two, _mm512_load_si512(places[1]), three[2]);
-}
-
-/* Store eight words of an array of a search; i may be below 0, in what lies before the array. */
-OBF_TARGET static inline void obf_store_eight(
-    obf_search *search, size_t array, ptrdiff_t i, __m512i eight)
-{
-    _mm512_storeu_si512((char *)search + (ptrdiff_t)array + 8 * i, eight);
 }
 
 /* Take eight changes at once, and note of each on which line of the coarse index its search goes on:
@@ -581,12 +570,93 @@ OBF_TARGET static OBF_INLINE void obf_take_changes(
             places = _mm512_mask_add_epi64(places,
                 _mm512_cmplt_epi64_mask(_mm512_set1_epi64(side->coarse[OBF_STEP * line]), keys),
                 places, step);
-        obf_store_eight(search, offsetof(obf_search, wanted), i, keys);
-        obf_store_eight(search, offsetof(obf_search, slots), i, places);
-        obf_store_eight(search, offsetof(obf_search, changes), i,
+        _mm512_storeu_si512(search->wanted + OBF_LEAD + i, keys);
+        _mm512_storeu_si512(search->slots + OBF_LEAD + i, places);
+        _mm512_storeu_si512(search->changes + OBF_LEAD + i,
             _mm512_add_epi64(_mm512_set1_epi64((intptr_t)change), backwards));
     }
     search->given = given;
+}
+
+/* As obf_pack_plain, of a side without highs. */
+OBF_TARGET OBF_APART static ptrdiff_t obf_pack_avx512(
+    const obf_side *side, ptrdiff_t first, obf_side *to)
+{
+    unsigned wanted = 0xFFu << (first & 7);
+    ptrdiff_t count = 0, at;
+    for (at = first & ~(ptrdiff_t)7; at < side->end; at += 8) {
+        const unsigned live = (unsigned)(side->live[at >> 6] >> (at & 56)) & wanted & 0xFF;
+        const uint64_t words = _pdep_u64(live, 0x0842108421) * 31; /* of 16 bits, five a rest */
+        const unsigned some = (unsigned)__builtin_popcount((unsigned)words);
+        const char *source = (const char *)(side->rests + at);
+        char *target = (char *)(to->rests + count);
+        __m512i keys = _mm512_loadu_si512(side->keys + at);
+        __m512i rests = _mm512_loadu_si512(source);
+        __m128i others = _mm_loadu_si128((const __m128i *)(source + 64));
+        keys = _mm512_maskz_compress_epi64((__mmask8)live, keys);
+        rests = _mm512_maskz_compress_epi16((__mmask32)words, rests);
+        others = _mm_maskz_compress_epi16((__mmask8)(words >> 32), others);
+        _mm512_mask_storeu_epi64(
+            to->keys + count, (__mmask8)obf_ones(__builtin_popcount(live)), keys);
+        _mm512_mask_storeu_epi16(target, (__mmask32)obf_ones(some), rests);
+        _mm_mask_storeu_epi16(target + 2 * some,
+            (__mmask8)obf_ones(__builtin_popcount((unsigned)(words >> 32))), others);
+        count += __builtin_popcount(live);
+        wanted = 0xFF;
+    }
+    return count;
+}
+
+/* Which slot of eight each of its words of 16 bits belongs to, and where in a rest it is. */
+static const uint16_t obf_rest_words[2][64] __attribute__((aligned(64))) = {
+    {0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4, 4, 4, 5, 5, 5, 5, 5, 6, 6,
+     6, 6, 6, 7, 7, 7, 7, 7},
+    {0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1,
+     2, 3, 4, 0, 1, 2, 3, 4},
+};
+
+/* Tell for some words of eight slots which words of eight levels they take. */
+OBF_TARGET static inline __m512i obf_take_rests(__m512i levels, ptrdiff_t first)
+{
+    __m512i which = _mm512_permutexvar_epi16(
+        _mm512_load_si512(obf_rest_words[0] + first), levels);
+    which = _mm512_add_epi16(which, _mm512_slli_epi16(which, 2));
+    return _mm512_add_epi16(which, _mm512_load_si512(obf_rest_words[1] + first));
+}
+
+/* As obf_spread_plain, of a side without highs. */
+OBF_TARGET OBF_APART static void obf_spread_avx512(obf_side *side, ptrdiff_t slots, uint64_t step)
+{
+    const __m512i steps = _mm512_set1_epi64((int64_t)step);
+    __m512i lanes = _mm512_setzero_si512();
+    uint8_t *live = (uint8_t *)side->live;
+    ptrdiff_t at;
+    int i;
+    for (i = 1; i < 8; i++) /* how far each lane is from the first one: 0, 1, 2, ... steps */
+        lanes = _mm512_mask_add_epi64(lanes, (__mmask8)(0xFF << i), lanes, steps);
+    for (at = (slots - 1) & ~(ptrdiff_t)7; at >= 0; at -= 8) {
+        const uint64_t place = step * (uint64_t)at;
+        const char *source = (const char *)(side->rests + (place >> 32));
+        const unsigned there = (unsigned)obf_ones(slots - at < 8 ? slots - at : 8);
+        const uint64_t words = ((uint64_t)1 << 5 * __builtin_popcount(there)) - 1;
+        char *target = (char *)(side->rests + at);
+        __m512i places = _mm512_add_epi64(_mm512_set1_epi64((int64_t)place), lanes);
+        __m512i levels = _mm512_srli_epi64(places, 32);
+        __m512i before = _mm512_srli_epi64(_mm512_sub_epi64(places, steps), 32);
+        __m512i keys = _mm512_loadu_si512(side->keys + (place >> 32));
+        __m512i rests = _mm512_loadu_si512(source), which;
+        __m512i others = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(source + 64)));
+        live[at >> 3] = (uint8_t)(_mm512_cmpneq_epi64_mask(levels, before) & there);
+        levels = _mm512_sub_epi64(levels, _mm512_set1_epi64((int64_t)(place >> 32)));
+        keys = _mm512_permutexvar_epi64(levels, keys);
+        which = _mm512_castsi128_si512(_mm512_cvtepi64_epi16(levels));
+        _mm512_mask_storeu_epi64(side->keys + at, (__mmask8)there, keys);
+        _mm512_mask_storeu_epi16(target, (__mmask32)words,
+            _mm512_permutex2var_epi16(rests, obf_take_rests(which, 0), others));
+        _mm_mask_storeu_epi16(target + 64, (__mmask8)(words >> 32),
+            _mm512_castsi512_si128(
+                _mm512_permutex2var_epi16(rests, obf_take_rests(which, 32), others)));
+    }
 }
 
 #define OBF_TOGETHER 1
@@ -596,6 +666,47 @@ OBF_TARGET static OBF_INLINE void obf_take_changes(
 #undef OBF_VARIANT
 #undef OBF_TARGET
 #endif
+
+/* Copy the levels from a slot on to the first slots of a side, which may be the same one. */
+static inline void obf_pack(const obf_side *side, ptrdiff_t first, obf_side *to)
+{
+#if OBF_AVX512
+    if (obf_simd > 1 && !side->highs) {
+        to->count = obf_pack_avx512(side, first, to);
+        return;
+    }
+#endif
+    to->count = obf_pack_plain(side, first, to);
+}
+
+/* Spread the levels of a side, which stand in its first slots without a hole, evenly over its room. */
+static inline void obf_spread(obf_side *side)
+{
+    /* At least a fourth of the unused slots stays at the end, where new best prices come; and there are at
+       most as many holes as levels. */
+    const ptrdiff_t count = side->count, unused = side->room - count;
+    const ptrdiff_t most = unused - (unused >> 2), slots = count + (most < count ? most : count);
+    const ptrdiff_t former = side->end > slots ? side->end : slots;
+    ptrdiff_t i;
+    for (i = 0; i < side->room >> 6; i++)
+        side->live[i] = 0;
+    if (count > 0) {
+        /* Rounded up: the last slot is to have the last level. */
+        const uint64_t step = (((uint64_t)count << 32) + (uint64_t)slots - 1) / (uint64_t)slots;
+#if OBF_AVX512
+        if (obf_simd > 1 && !side->highs)
+            obf_spread_avx512(side, slots, step);
+        else
+#endif
+            obf_spread_plain(side, slots, step);
+    }
+    for (i = slots; i < former; i++)
+        side->keys[i] = INT64_MAX;
+    side->end = slots;
+    side->moved = 0;
+    obf_index(side, 0, (former | 63) < side->room ? former | 63 : side->room - 1);
+    obf_trim(side);
+}
 
 /* Tell whether there is a level with a key. */
 static inline int obf_has_level(const obf_side *side, int64_t key)

@@ -111,6 +111,7 @@ cdef extern from "_book.h":
     void obf_index(Side *, Py_ssize_t, Py_ssize_t) noexcept nogil
     void obf_pack(const Side *, Py_ssize_t, Side *) noexcept nogil
     void obf_spread(Side *) noexcept nogil
+    void obf_trim(Side *) noexcept nogil
     void obf_put(Side *, Py_ssize_t, const Change *) noexcept nogil
     bint obf_is_zero(const Change *) noexcept nogil
     bint obf_has_level(const Side *, int64_t) noexcept nogil
@@ -3118,7 +3119,7 @@ cdef inline Py_ssize_t padded(Py_ssize_t count) noexcept nogil:
 cdef inline Py_ssize_t fitting(Side *side, Py_ssize_t count) noexcept nogil:
     """Return the room for ``count`` levels: the one that the side has when that is about right."""
     cdef Py_ssize_t room = padded(count)
-    return side.room if room - (room >> 4) <= side.room <= room + 2 * BLOCK else room
+    return side.room if room - (room >> 3) <= side.room <= room + 2 * BLOCK else room
 
 
 cdef inline Py_ssize_t last_live(Side *side, Py_ssize_t before) noexcept nogil:
@@ -3143,12 +3144,11 @@ cdef int spread_side(Side *side, Py_ssize_t keep, Py_ssize_t room, bint wide) no
     above 64 bits. Changes nothing when it fails.
     """
     cdef Side fresh = side[0]
-    cdef Py_ssize_t first = nth_best(side, keep) if keep > 0 else side.end
+    cdef Py_ssize_t first = 0 if keep == side.count else nth_best(side, keep) if keep else side.end
     cdef bint moves = room != side.room or (wide and side.highs == NULL)
     if moves and allocate_slots(&fresh, room, wide or side.highs != NULL) != OK:
         return NO_MEMORY
     obf_pack(side, first, &fresh)
-    fresh.count = keep
     obf_spread(&fresh)
     if moves:
         PyMem_RawFree(side.memory)
@@ -3219,23 +3219,13 @@ cdef Py_ssize_t change_sides(
     obf_apply(&work)
     if work.counts[0]:
         spoil_top(bids, work.best[0])
-        trim_side(bids)
+        obf_trim(bids)
     if work.counts[1]:
         spoil_top(asks, work.best[1])
-        trim_side(asks)
+        obf_trim(asks)
     return (
         work.unknown + bid_changes.count - work.counts[0] + ask_changes.count - work.counts[1]
     )
-
-
-cdef void trim_side(Side *side) noexcept nogil:
-    """Take the holes above the best level away."""
-    cdef Py_ssize_t end = last_live(side, side.end) + 1
-    while side.end > end:
-        side.end -= 1
-        side.keys[side.end] = INT64_MAX
-        if side.end & (STEP - 1) == 0:
-            obf_index(side, side.end, side.end)
 
 
 cdef void tend_side(Side *side) noexcept nogil:
@@ -3249,7 +3239,7 @@ cdef void tend_side(Side *side) noexcept nogil:
     if side.edged and side.count > side.most:
         keep = side.most >> 1
         edge = max(edge, side.keys[nth_best(side, keep)])
-    elif side.room <= 2 * side.count + 256 and side.moved <= 2 * side.room:
+    elif side.room <= 2 * side.count + 256 and side.moved <= side.room:
         return
     side.moved = 0
     if spread_side(side, keep, fitting(side, keep), False) == OK:
@@ -3349,28 +3339,14 @@ cdef uint64_t largest_price(Side *side, uint64_t flip) noexcept nogil:
 
 
 cdef void widen_side(Side *side, uint64_t factor, uint64_t flip) noexcept nogil:
-    """Bring the levels to a wider scale, and together: a hole's key might not fit it."""
+    """Bring the levels to a wider scale."""
     cdef Top *top = <Top *>side.top
     cdef Py_ssize_t at
-    cdef Py_ssize_t to = 0
-    for at in range(side.end):
-        if is_live(side, at):
-            side.keys[to] = <int64_t>((price_at(side, at, flip) * factor) ^ flip)
-            side.rests[to] = side.rests[at]
-            if side.highs != NULL:
-                side.highs[to] = side.highs[at]
-            to += 1
-    side.end = to
-    for at in range(side.room // BLOCK):
-        side.live[at] = 0
-        if to >= (at + 1) * BLOCK:
-            side.live[at] = UINT64_MAX
-        elif to > at * BLOCK:
-            side.live[at] = UINT64_MAX >> (BLOCK - (to - at * BLOCK))
-    while to < side.room:
-        side.keys[to] = INT64_MAX
-        to += 1
-    obf_index(side, 0, side.room - 1)
+    if side.room:
+        obf_pack(side, 0, side)  # a hole's key might not fit
+        for at in range(side.count):
+            side.keys[at] = <int64_t>((price_at(side, at, flip) * factor) ^ flip)
+        obf_spread(side)
     if side.edged:
         side.edge = <int64_t>(((<uint64_t>side.edge ^ flip) * factor) ^ flip)
     if top != NULL:

@@ -53,30 +53,33 @@ static void allocate_arrays(book_side *book, ptrdiff_t room, int wide)
     side->end = 0;
     for (i = -OBF_GUARD; i < room + OBF_SPARE; i++)
         side->keys[i] = i < 0 ? INT64_MIN : INT64_MAX;
+    for (i = 0; i < room / OBF_STEP; i++)
+        side->fine[i] = INT64_MAX;
     for (i = 0; i < side->coarse_count + 2 * OBF_STEP; i++)
         side->coarse[i] = INT64_MAX;
     memset(side->live, 0, 8 * blocks);
     side->live[-1] = side->live[blocks] = UINT64_MAX;
 }
 
-/* Put the levels of the model into new arrays: with holes spread evenly as spread_side does it, or
-   with all holes in one place, which may be behind the last level. */
+static int is_level(const obf_side *side, ptrdiff_t at)
+{
+    return side->live[at / 64] >> at % 64 & 1;
+}
+
+/* Put the levels of the model into new arrays, and spread holes among them, or leave all holes in one
+   place, which may be behind the last level. */
 static void lay_out(book_side *book, ptrdiff_t room, int wide)
 {
     obf_side *side = &book->side;
     const ptrdiff_t count = side->count, unused = room - count;
-    const ptrdiff_t most = unused - (unused >> 2), holes = most < count ? most : count;
-    const uint64_t spacing = count ? ((uint64_t)(count + holes) << 32) / (uint64_t)count : 0;
-    const ptrdiff_t before = one_in(2) || !count ? count : 1 + draw_below(count);
     const int evenly = one_in(2);
+    const ptrdiff_t before = evenly || one_in(2) || !count ? count : 1 + draw_below(count);
     ptrdiff_t i, at, nth = 0;
     allocate_arrays(book, room, wide);
     for (i = 0; i < book->size; i++) {
         if (!book->entries[i].known)
             continue;
         at = nth + (nth < before ? 0 : unused);
-        if (evenly)
-            at = (ptrdiff_t)((uint64_t)nth * spacing >> 32);
         nth++;
         for (; side->end < at; side->end++) /* a hole has the key of the level before it */
             side->keys[side->end] = side->keys[side->end - 1];
@@ -84,7 +87,27 @@ static void lay_out(book_side *book, ptrdiff_t room, int wide)
         side->live[at / 64] |= (uint64_t)1 << at % 64;
         obf_put(side, at, &book->entries[i].level);
     }
-    obf_index(side, 0, room - 1);
+    if (evenly)
+        obf_spread(side);
+    else
+        obf_index(side, 0, room - 1);
+}
+
+/* Spread the best levels where they are, as spread_side does it, and forget the others. */
+static void spread_again(book_side *book)
+{
+    obf_side *side = &book->side;
+    const ptrdiff_t keep = one_in(2) ? side->count : draw_below(side->count + 1);
+    ptrdiff_t first = side->end, left = keep, i;
+    for (i = book->size - 1; i >= 0; i--) {
+        book->entries[i].known = book->entries[i].known && left > 0;
+        left -= book->entries[i].known;
+    }
+    for (left = keep; left > 0; left -= is_level(side, first))
+        first--;
+    obf_pack(side, first, side);
+    require(side->count == keep, "another number of levels than there are was packed");
+    obf_spread(side);
 }
 
 /* Return the least room for so many levels, be they none. */
@@ -185,43 +208,6 @@ static void draw_changes(book_side *book)
     }
 }
 
-/* Make room for what the changes may add, as reserve_side does, but at times for no more than that;
-   and lay the side out anew now and then. */
-static void make_room(book_side *book)
-{
-    const obf_side *side = &book->side;
-    ptrdiff_t needed = side->count, i;
-    int wide = side->highs != NULL;
-    if (book->count == 0) /* a side may be without memory */
-        return;
-    for (i = 0; i < book->count; i++) {
-        needed += gives(&book->changes[i]) && !book->chosen[i]->known;
-        wide |= book->changes[i].high != 0;
-    }
-    if (needed > side->room || side->room == 0 || wide != (side->highs != NULL) || one_in(10))
-        lay_out(book, least_room(needed) + (one_in(2) ? 0 : OBF_BLOCK * draw_below(4)), wide);
-}
-
-/* Apply the changes to the model, one by one; return how many deleted what was not there. */
-static ptrdiff_t apply_to_model(book_side *book, int64_t *best)
-{
-    ptrdiff_t unknown = 0, i;
-    *best = INT64_MIN;
-    for (i = 0; i < book->count; i++) {
-        entry *one = book->chosen[i];
-        *best = one->key > *best ? one->key : *best;
-        unknown += !gives(&book->changes[i]) && !one->known;
-        one->known = gives(&book->changes[i]);
-        one->level = book->changes[i];
-    }
-    return unknown;
-}
-
-static int is_level(const obf_side *side, ptrdiff_t at)
-{
-    return side->live[at / 64] >> at % 64 & 1;
-}
-
 static void check_levels(const book_side *book)
 {
     const obf_side *side = &book->side;
@@ -246,6 +232,43 @@ static void check_levels(const book_side *book)
     for (; at < side->room; at++)
         require(!is_level(side, at), "a level is one too many");
     require(side->count == count, "the count of levels is wrong");
+}
+
+/* Make room for what the changes may add, as reserve_side does, but at times for no more than that;
+   and lay the side out anew now and then. */
+static void make_room(book_side *book)
+{
+    const obf_side *side = &book->side;
+    ptrdiff_t needed, i;
+    int wide = side->highs != NULL;
+    if (side->room > 0 && one_in(10)) {
+        spread_again(book);
+        check_levels(book);
+    }
+    if (book->count == 0) /* a side may be without memory */
+        return;
+    needed = side->count;
+    for (i = 0; i < book->count; i++) {
+        needed += gives(&book->changes[i]) && !book->chosen[i]->known;
+        wide |= book->changes[i].high != 0;
+    }
+    if (needed > side->room || side->room == 0 || wide != (side->highs != NULL) || one_in(10))
+        lay_out(book, least_room(needed) + (one_in(2) ? 0 : OBF_BLOCK * draw_below(4)), wide);
+}
+
+/* Apply the changes to the model, one by one; return how many deleted what was not there. */
+static ptrdiff_t apply_to_model(book_side *book, int64_t *best)
+{
+    ptrdiff_t unknown = 0, i;
+    *best = INT64_MIN;
+    for (i = 0; i < book->count; i++) {
+        entry *one = book->chosen[i];
+        *best = one->key > *best ? one->key : *best;
+        unknown += !gives(&book->changes[i]) && !one->known;
+        one->known = gives(&book->changes[i]);
+        one->level = book->changes[i];
+    }
+    return unknown;
 }
 
 static void check_arrays(const obf_side *side)
@@ -273,16 +296,6 @@ static void check_arrays(const obf_side *side)
         require(spare[i] == FILLING, "a rest behind the last slot has changed");
 }
 
-/* Take the holes above the best level away, as trim_side does. */
-static void trim(obf_side *side)
-{
-    while (side->end > 0 && !is_level(side, side->end - 1)) {
-        side->keys[--side->end] = INT64_MAX;
-        if (side->end % OBF_STEP == 0)
-            obf_index(side, side->end, side->end);
-    }
-}
-
 static void apply_and_check(book_side *books, uint64_t factor)
 {
     obf_work work = {.factor = factor, .best = {INT64_MIN, INT64_MIN}};
@@ -304,7 +317,7 @@ static void apply_and_check(book_side *books, uint64_t factor)
         if (books[i].side.room > 0)
             check_arrays(&books[i].side);
         check_levels(&books[i]);
-        trim(&books[i].side);
+        obf_trim(&books[i].side);
     }
 }
 
