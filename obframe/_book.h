@@ -86,7 +86,7 @@ typedef struct {
     uint64_t given;             /* a bit a change: it gives a quantity, and does not delete */
     uint64_t found;             /* it has found its key, be it a hole's */
     uint64_t were;              /* it has found a level */
-} obf_search;
+} __attribute__((aligned(64))) obf_search;
 
 /* What stays a function of its own: the code that runs for every message is to be small. */
 #define OBF_APART __attribute__((noinline))

@@ -56,8 +56,8 @@ class ObframeParse(Obframe):
 
     def open(self) -> None:
         super().open()
-        parse, futures = self.parse, self.futures
-        self.apply = lambda raw: parse(raw, futures)  # type: ignore[method-assign]
+        parse = self.parse
+        self.apply = (lambda raw: parse(raw, True)) if self.futures else parse  # type: ignore[method-assign]
 
 
 class Loads(Peer):
