@@ -8,6 +8,7 @@
     ├── MessageError           what a venue sent cannot be used
     │   ├── MalformedMessage   not JSON, truncated, too deep, not UTF-8
     │   └── InvalidEvent       JSON, but an id, price or quantity is refused
+    ├── SequenceError          an update does not follow the book: what lies between is lost
     ├── CapacityError          a value is exact but does not fit a book's or column's fixed point
     ├── DecodeError            stored bytes are not a row
     ├── SymbolError            a symbol that cannot be part of a key

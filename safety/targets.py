@@ -102,6 +102,8 @@ def check_book(data: bytes) -> None:
         try:
             if kind % 8 == 0:
                 book.load(DepthSnapshot("X", last, bids, asks, kind % 3 * 20))
+            elif kind % 8 == 2:
+                assert book.follow(write_event(book.update_id + 1, last, bids, asks))
             else:
                 book.apply(make_update(last, bids, asks, raw=kind % 2 == 0))
         except CapacityError:
@@ -118,10 +120,15 @@ def make_update(last: int, bids: list[Level], asks: list[Level], raw: bool) -> D
     """Make an event, by way of its JSON or without."""
     if not raw:
         return DepthUpdate("X", last, last, last - 1, bids, asks)
-    event = {"e": "depthUpdate", "s": "X", "U": last, "u": last, "b": bids, "a": asks}
-    update = parse_depth_update(json.dumps(event).encode())
+    update = parse_depth_update(write_event(last, last, bids, asks))
     assert update is not None
     return update
+
+
+def write_event(first: int, last: int, bids: list[Level], asks: list[Level]) -> bytes:
+    """Write an event as JSON."""
+    event = {"e": "depthUpdate", "s": "X", "U": first, "u": last, "b": bids, "a": asks}
+    return json.dumps(event).encode()
 
 
 def assert_same(book: OrderBook, reference: ReferenceBook) -> None:

@@ -20,9 +20,11 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, MarkKind, snapshot_from_json, snapshot_to_json
+from obframe import Gap, GapReason, MarkKind, OrderBook, snapshot_from_json, snapshot_to_json
 from obframe.config import load_settings
 from obframe.registry import load
+from obframe.testing.oracle import read_journal
+from obframe.testing.reference import ReferenceBook
 
 CommandLine: TypeAlias = Any
 Eventually: TypeAlias = Callable[[Callable[[], bool], str], None]
@@ -388,6 +390,80 @@ def test_the_page_of_sinks_is_true(command_line: CommandLine) -> None:
     cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
     told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
     assert told == {*counted, "lag_seconds"}
+
+
+def run_python(source: str, folder: Path) -> list[str]:
+    """Run a page's code in a folder; return the lines that it prints."""
+    command = [sys.executable, "-W", "error", "-c", source]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("market", ["spot", "usdm"])
+def test_a_book_of_the_page_of_books_is_the_venues(
+    market: str, command_line: CommandLine, unused_port: int
+) -> None:
+    """Its client as it stands there, of futures with what it says of them; with messages lost."""
+    page, folder = ROOT / "docs" / "books.md", command_line.folder
+    (command,) = commands(page)
+    source = blocks(page, "python")[0].replace("9000", str(unused_port))
+    if market == "usdm":
+        for there, futures in (
+            ("/api/v3/depth", "/fapi/v1/depth"),
+            ("book.follow(message)", "book.follow(message, futures=True)"),
+        ):
+            assert source.count(there) == 1
+            assert futures in page.read_text(encoding="utf-8")
+            source = source.replace(there, futures)
+    _, *arguments = shlex.split(command.replace("9000", str(unused_port)))
+    arguments += ["--record", "journal", "--market", market]
+    for fault in ("unknown-event@3", "drop@8", "old-snapshot@2", "dup@30", "reorder@40"):
+        arguments += ["--fault", fault]
+    with command_line.start(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        *told, judged = run_python(source, folder)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0, errors
+    assert judged == "the best 20 are the venue's: True"
+    rows = [json.loads(line) for line in told if line.startswith("{")]
+    lost = [line for line in told if not line.startswith("{")]
+    assert len(lost) >= 2  # a message was lost, and the snapshot after it was too old
+    assert all(line.endswith(": load a new snapshot") for line in lost)
+    assert len(rows) >= 5
+    true = book_by_id(folder / "journal" / "btcusdt.gz")
+    for row in rows:
+        assert true[row["update_id"]] == (row["bids"], row["asks"])
+
+
+def book_by_id(journal: Path) -> dict[int, tuple[list[list[str]], list[list[str]]]]:
+    """Return the best three levels of a venue's true book at each of its update ids."""
+    book = ReferenceBook()
+    books = {}
+    for message in read_journal(journal):
+        if "lastUpdateId" not in message:
+            book.apply(message["u"], message["b"], message["a"])
+        elif not book.update_id:  # the one with which the journal begins
+            book.load(message["lastUpdateId"], message["bids"], message["asks"])
+        sides = [[list(level) for level in side] for side in (book.bids(3), book.asks(3))]
+        books[book.update_id] = (sides[0], sides[1])
+    return books
+
+
+def test_what_the_page_of_books_prints(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "books.md"
+    (printed,) = blocks(page, "text")
+    _, applying = blocks(page, "python")
+    assert run_python(applying, tmp_path) == printed.splitlines()
+
+
+def test_the_page_of_books_tells_of_all_that_a_book_has() -> None:
+    text = (ROOT / "docs" / "books.md").read_text(encoding="utf-8")
+    for name in dir(OrderBook):
+        assert name.startswith("_") or re.search(rf"`(OrderBook\.)?{name}[`(]", text), name
 
 
 @pytest.fixture

@@ -152,6 +152,47 @@ def test_rebuilds_the_recorded_book_to_the_last_digit(
     assert_same_in_window(rows, tmp_path)
 
 
+@pytest.mark.parametrize("capture", CAPTURES, ids=lambda c: f"{c.market}-{c.symbol}")
+def test_a_book_follows_the_recorded_stream_by_itself(captures: Path, capture: Capture) -> None:
+    """From all that was recorded, tickers too, as it came: the book of parsing and applying."""
+    book, applied = OrderBook(capture.symbol), OrderBook(capture.symbol)
+    waiting: list[bytes] = []
+    followed = 0
+
+    def follow(raw: bytes) -> None:
+        nonlocal followed
+        update = parse_depth_update(raw, capture.futures)
+        is_next = update is not None and (
+            update.prev_update_id == applied.update_id
+            if followed
+            else update.prev_update_id <= applied.update_id <= update.last_update_id
+        )
+        assert book.follow(raw, capture.futures) is is_next
+        if update is not None and is_next:
+            applied.apply(update)
+            followed += 1
+            assert book.snapshot(followed).pack() == applied.snapshot(followed).pack()
+        if followed % FULL_DEPTH_EVERY == 0:
+            assert (book.bids(), book.asks()) == (applied.bids(), applied.asks())
+
+    for raw in read_messages(captures, capture):
+        if raw.startswith(b'{"lastUpdateId"'):
+            snapshot = parse_depth_snapshot(raw, capture.symbol, 1000)
+            for each in (book, applied):
+                each.load(snapshot)
+            for early in waiting:
+                follow(early)
+        elif book.update_id:
+            follow(raw)
+        else:
+            waiting.append(raw)
+
+    assert capture.messages - len(waiting) <= followed <= capture.messages
+    assert (book.bids(), book.asks()) == (applied.bids(), applied.asks())
+    assert book.unknown_deletes == applied.unknown_deletes > 0
+    assert (book.update_id, book.nbytes) == (applied.update_id, applied.nbytes)
+
+
 def assert_same_in_columns(rows: list[bytes]) -> None:
     """Decode the rows to integers and to doubles, and compare both with the rows' decimals."""
     shape = (4, len(rows), 20)
