@@ -3572,6 +3572,8 @@ cdef class OrderBook:
         """
         if update._symbol != self._native:
             raise self._of_another(update._symbol)
+        prefetch_index(&self._bids)
+        prefetch_index(&self._asks)
         self._apply(&update._bids, &update._asks, update._scale, update._last)
 
     @cython.critical_section
@@ -3579,9 +3581,10 @@ cdef class OrderBook:
         """Parse a raw ``depthUpdate`` message of Binance, and apply it if it follows.
 
         It does what ``parse_depth_update`` and ``apply`` do, without the object between, and judges
-        continuity besides: the first message after ``load`` must begin at or before the snapshot's id and
-        end there or later, and each other one must begin where the book stands. So a book that follows
-        a whole stream, from before its snapshot was asked for, is the venue's book.
+        continuity besides: the first message after ``load`` must follow an id at or before the snapshot's,
+        and end at that id or later; each other one must follow the id where the book stands. So a book that
+        follows a whole stream, from before its snapshot was asked for, is the venue's book. A book
+        without a snapshot is empty, at the id 0.
 
         Args:
             data: The message's bytes (bytes, bytearray or memoryview), JSON in UTF-8, raw or in the
@@ -3595,7 +3598,9 @@ cdef class OrderBook:
         Raises:
             SequenceError: The message does not follow: load a new snapshot.
             ValueError: It is of another symbol.
-            MalformedMessage: As ``parse_depth_update``; so InvalidEvent, CapacityError, TypeError.
+            MalformedMessage, TypeError: As ``parse_depth_update``.
+            InvalidEvent: As ``parse_depth_update``; or ``pu`` is above ``u``.
+            CapacityError: As ``parse_depth_update`` and ``apply``.
             MemoryError: No memory.
 
             After any of them the book is as it was.
@@ -3606,6 +3611,8 @@ cdef class OrderBook:
         cdef Event *event
         open_message(&message, data, futures)
         try:
+            prefetch_index(&self._bids)
+            prefetch_index(&self._asks)
             event = read_event(&message)
             if event == NULL:
                 return False
@@ -3651,8 +3658,6 @@ cdef class OrderBook:
             widen_side(&self._bids, widening, BID_FLIP)
             widen_side(&self._asks, widening, ASK_FLIP)
             self._scale = scale
-        prefetch_index(&self._bids)
-        prefetch_index(&self._asks)
         if (
             reserve_side(&self._bids, bids, factor, BID_FLIP) != OK
             or reserve_side(&self._asks, asks, factor, ASK_FLIP) != OK
