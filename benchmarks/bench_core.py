@@ -101,6 +101,37 @@ def test_raw_to_book(race: Any, stream: Stream) -> None:
     assert {price for price, _ in book.bids()} == set(plain[0])
 
 
+def test_follow(race: Any, stream: Stream) -> None:
+    """Raw bytes to the updated book in one call, beside parsing and applying in two.
+
+    Both begin anew with each pass of the stream, as what is old is not followed.
+    """
+    turns = Turns(stream)
+    ours, theirs = turns.each(), turns.each()
+    snapshot = DepthSnapshot("BTCUSDT", 1, stream.bids, stream.asks)
+    books = load_book(stream), load_book(stream)
+
+    def work() -> None:
+        number, chunk = ours()
+        if number == 0:
+            books[0].load(snapshot)
+        for raw in chunk:
+            assert books[0].follow(raw)
+
+    def reference() -> None:
+        number, chunk = theirs()
+        if number == 0:
+            books[1].load(snapshot)
+        for raw in chunk:
+            update = parse_depth_update(raw)
+            assert update is not None
+            books[1].apply(update)
+
+    race("core_follow", work=work, reference=reference, units=CHUNK, rounds=5 * turns.rounds)
+    assert books[0].bids() == books[1].bids()
+    assert books[0].update_id == books[1].update_id
+
+
 def test_encode(race: Any, stream: Stream) -> None:
     """A standing book to the bytes of its row, beside msgpack with all the strings at hand."""
     book = load_book(stream)

@@ -38,13 +38,14 @@ FUNCTIONS = {
     "parse_depth_snapshot": ("", "parse_depth_snapshot"),
     "OrderBook.load": ("OrderBook", "load"),
     "OrderBook.apply": ("OrderBook", "apply"),
+    "OrderBook.follow": ("OrderBook", "follow"),
     "OrderBook.snapshot": ("OrderBook", "snapshot"),
     "Snapshot.pack": ("Snapshot", "pack"),
     "Snapshot.unpack": ("Snapshot", "unpack"),
     "ColumnDecoder.extend": ("ColumnDecoder", "extend"),
 }
 # How often, where not once a message.
-CALLS = {"parse_depth_snapshot": LOADS, "OrderBook.load": LOADS, "ColumnDecoder.extend": 1}
+CALLS = {"parse_depth_snapshot": LOADS, "OrderBook.load": LOADS + 1, "ColumnDecoder.extend": 1}
 
 
 class Skipped(Exception):
@@ -62,17 +63,20 @@ def work(file: Path) -> None:
     from obframe import _core as core
 
     first, *messages = file.read_bytes().splitlines()
-    book = core.OrderBook("BTCUSDT")
+    book, own = core.OrderBook("BTCUSDT"), core.OrderBook("BTCUSDT")
     gc.collect()
     gc.disable()
     for _ in range(2):
         os.getppid()  # where counting begins anew: see `count`
         for _ in range(LOADS):
-            book.load(core.parse_depth_snapshot(first, "BTCUSDT"))
+            snapshot = core.parse_depth_snapshot(first, "BTCUSDT")
+            book.load(snapshot)
+        own.load(snapshot)
         for message in messages:
             book.apply(core.parse_depth_update(message))
             packed = book.snapshot(SECOND).pack()
             core.Snapshot.unpack(packed, "BTCUSDT")
+            own.follow(message)
         levels = {
             name: array("q", bytes(8 * 20 * REPEATS))
             for name in ("bid_prices", "bid_quantities", "ask_prices", "ask_quantities")
