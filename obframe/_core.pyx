@@ -3066,10 +3066,6 @@ cdef Py_ssize_t sizeof_side(Side *side) noexcept nogil:
     )
 
 
-cdef inline bint is_live(Side *side, Py_ssize_t at) noexcept nogil:
-    return side.live[at >> 6] >> (at & 63) & 1
-
-
 cdef int allocate_slots(Side *side, Py_ssize_t room, bint wide) noexcept nogil:
     """Set the arrays of a side to new ones with ``room`` empty slots; what was is not freed."""
     cdef Py_ssize_t keys = count_keys(room)
