@@ -92,10 +92,8 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     return OBF_VARIANT(find)(side, key);
 }
 
-/* The three steps for changes, from high down to low; a step asks for the memory that the next one
-   reads. The first one takes the changes of a side, and fills the lanes below them up to a whole
-   group. */
-OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
+/* Take the changes of a side one by one, and fill the lanes below them up to a whole group. */
+OBF_TARGET static OBF_INLINE void OBF_VARIANT(take_each)(
     obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
     ptrdiff_t high, uint64_t factor, uint64_t flip)
 {
@@ -103,21 +101,6 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     const char *live = (const char *)side->live; /* a word for eight of the index */
     uint64_t given = search->given;
     ptrdiff_t i, at;
-#if OBF_TOGETHER
-    if (high - low >= OBF_FEW && obf_count_lines(side) <= OBF_LINES) {
-        const int64_t *coarse = side->coarse;
-        obf_take_changes(search, side, change, low, high, factor, flip);
-        for (; high > low; high -= OBF_GROUP)
-            for (i = high - 1; i >= high - OBF_GROUP; i--) {
-                at = search->slots[OBF_LEAD + i];
-                at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[OBF_LEAD + i])) << 3;
-                search->slots[OBF_LEAD + i] = at;
-                __builtin_prefetch(fine + at);
-                __builtin_prefetch(live + at);
-            }
-        return;
-    }
-#endif
     for (i = high - 1; i >= low; i--, change++) {
         int64_t key = (int64_t)((change->price * factor) ^ flip);
         search->wanted[OBF_LEAD + i] = key;
@@ -131,6 +114,36 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
     for (i = low - 1; i > low - OBF_GROUP; i--)
         search->wanted[OBF_LEAD + i] = search->slots[OBF_LEAD + i] = 0;
     search->given = given;
+}
+
+/* The three steps; a step asks for the memory that the next one reads. */
+OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
+    obf_search *search, obf_work *work, const obf_change *const *from, ptrdiff_t asks, ptrdiff_t low, ptrdiff_t high)
+{
+    obf_side *const *sides = work->sides;
+    /* The bids first: see obf_search. */
+#if OBF_TOGETHER
+    if (obf_count_lines(sides[0]) <= OBF_LINES && obf_count_lines(sides[1]) <= OBF_LINES) {
+        ptrdiff_t i, at;
+        obf_take_changes(search, sides[0], from[0], low, high, work->factor, OBF_BID_FLIP);
+        obf_take_changes(search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);
+        for (; high > 0; high -= OBF_GROUP) {
+            const obf_side *side = sides[high <= asks];
+            const int64_t *coarse = side->coarse, *fine = side->fine;
+            const char *live = (const char *)side->live; /* a word for eight of the index */
+            for (i = high - 1; i >= high - OBF_GROUP; i--) {
+                at = search->slots[OBF_LEAD + i];
+                at = (at + OBF_VARIANT(rank7)(coarse + at, search->wanted[OBF_LEAD + i])) << 3;
+                search->slots[OBF_LEAD + i] = at;
+                __builtin_prefetch(fine + at);
+                __builtin_prefetch(live + at);
+            }
+        }
+        return;
+    }
+#endif
+    OBF_VARIANT(take_each)(search, sides[0], from[0], low, high, work->factor, OBF_BID_FLIP);
+    OBF_VARIANT(take_each)(search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);
 }
 
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_lines)(
@@ -151,27 +164,25 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_lines)(
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_slots)(
     obf_search *search, obf_side *const *sides, ptrdiff_t asks, ptrdiff_t high)
 {
-    uint64_t found = 0, were = 0, hit;
+    uint64_t found = 0, were = 0;
     ptrdiff_t i, at;
     for (; high > 0; high -= OBF_GROUP) {
         const obf_side *side = sides[high <= asks];
         const int64_t *keys = side->keys;
         const uint64_t *live = side->live;
-        const ptrdiff_t end = side->end;
         obf_rest *rests = side->rests;
         for (i = high - 1; i >= high - OBF_GROUP; i--) {
             at = OBF_VARIANT(find_slot)(side, search->slots[OBF_LEAD + i], search->wanted[OBF_LEAD + i]);
             search->slots[OBF_LEAD + i] = at;
             search->rests[OBF_LEAD + i] = rests + at;
             __builtin_prefetch(rests + at);
-            hit = (uint64_t)(keys[at] == search->wanted[OBF_LEAD + i]) & (uint64_t)(at < end);
-            found = 2 * found + hit;
-            were = 2 * were + (live[at >> 6] >> (at & 63) & hit);
+            found = 2 * found + (uint64_t)(keys[at] == search->wanted[OBF_LEAD + i]);
+            were = 2 * were + (live[at >> 6] >> (at & 63) & 1);
         }
     }
     /* Without the lanes below the first one. */
     search->found = found >> -high;
-    search->were = were >> -high;
+    search->were = (were & found) >> -high;
 }
 
 /* Apply changes one by one: the keys of a side neither rise nor fall all the time. */
@@ -267,9 +278,7 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         high = low + bids;
         all = obf_ones(asks) | (obf_ones(high) & ~obf_ones(low));
         search.given = 0;
-        /* The bids first: see obf_search. */
-        OBF_VARIANT(find_eights)(&search, sides[0], from[0], low, high, work->factor, OBF_BID_FLIP);
-        OBF_VARIANT(find_eights)(&search, sides[1], from[1], 0, asks, work->factor, OBF_ASK_FLIP);
+        OBF_VARIANT(find_eights)(&search, work, from, asks, low, high);
         OBF_VARIANT(find_lines)(&search, sides, asks, high);
         OBF_VARIANT(find_slots)(&search, sides, asks, high);
         search.found &= all;
@@ -278,10 +287,12 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         /* All of a side but its first change, which has none before it. */
         of_asks = obf_ones(asks - 1);
         of_bids = obf_ones(high - 1) & ~obf_ones(low);
+        obf_note_best(work, 0, search.wanted + OBF_LEAD + low, bids);
+        obf_note_best(work, 1, search.wanted + OBF_LEAD, asks);
+        /* The largest key is that of slots past the end too. */
         if (((of_bids & above) == 0 || (of_bids & below) == 0)
-            && ((of_asks & above) == 0 || (of_asks & below) == 0)) {
-            obf_note_best(work, 0, search.wanted + OBF_LEAD + low, bids);
-            obf_note_best(work, 1, search.wanted + OBF_LEAD, asks);
+            && ((of_asks & above) == 0 || (of_asks & below) == 0)
+            && work->best[0] != INT64_MAX && work->best[1] != INT64_MAX) {
             OBF_VARIANT(apply_all)(
                 work, &search, asks, all, ((of_asks | of_bids) & ~above & ~below) << 1);
         } else {

@@ -24,7 +24,6 @@
 #define OBF_NEAR 8   /* a short move takes fewer slots than this: one key of each index changes */
 #define OBF_FAR 24   /* and a longer one fewer than this */
 #define OBF_LINES 64 /* up to so many of a coarse index, changes are compared with each one's first key */
-#define OBF_FEW 3    /* changes, fewer of which are not worth taking together */
 
 /* What turns a price into a key, and a key back into its price. */
 #define OBF_BID_FLIP ((uint64_t)1 << 63)
