@@ -118,7 +118,8 @@ OBF_TARGET static OBF_INLINE void OBF_VARIANT(take_each)(
 
 /* The three steps; a step asks for the memory that the next one reads. */
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(find_eights)(
-    obf_search *search, obf_work *work, const obf_change *const *from, ptrdiff_t asks, ptrdiff_t low, ptrdiff_t high)
+    obf_search *search, const obf_work *work, const obf_change *const *from, ptrdiff_t asks,
+    ptrdiff_t low, ptrdiff_t high)
 {
     obf_side *const *sides = work->sides;
     /* The bids first: see obf_search. */
