@@ -13,11 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
 
+from obframe.commands.ending import SIGNALS, Heard
 from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import ObframeError, StoreUnavailable
@@ -171,26 +172,28 @@ def _lost(seconds: Mapping[GapReason, int]) -> str:
 
 
 @dataclass(slots=True)
-class _Ending:
+class Stop:
     """What signals do: the first asks for an orderly end, a second one ends at once."""
 
+    heard: Heard = field(default_factory=Heard)
     recorder: Recorder | None = None
-    asked: bool = False
 
     def on_signal(self, number: int) -> None:
-        if self.asked:
-            os._exit(128 + number)
-        self.asked = True
-        logger.info("%s: storing what is held, then ending", signal.Signals(number).name)
-        if self.recorder is not None:
-            self.recorder.stop()
+        """Take a signal that has come."""
+        match self.heard.take(number):
+            case "second":
+                os._exit(128 + number)
+            case "first":
+                logger.info("%s: storing what is held, then ending", signal.Signals(number).name)
+                if self.recorder is not None:
+                    self.recorder.stop()
 
 
 async def _record(session: Session, duration: float | None, event_loop: str) -> RunSummary | None:
-    ending = _Ending()
+    stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ending.on_signal, number)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.on_signal, number)
     async with AsyncExitStack() as stack:
         source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
@@ -210,7 +213,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             plugins=[plugin.name for plugin in session.registry.plugins],
             sections=session.settings.providers,
         )
-        if ending.asked:
+        if stop.heard.asked:
             return None
         if sinks:
             # Their threads give the interpreter back sooner to the one that samples.
@@ -218,7 +221,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         # What has been loaded stays: the collector need not walk through it again while it runs.
         gc.collect()
         gc.freeze()
-        ending.recorder = recorder
+        stop.recorder = recorder
         names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
         names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
         venues = [f"feed {each}" for each in session.venues.names]

@@ -562,13 +562,16 @@ def test_row_61_a_second_signal_ends_at_once(tmp_path: Path, command_line: Comma
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clinging\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[obframe.plugins]\nclinging = clinging\n")
     command_line.environ["PYTHONPATH"] = str(tmp_path)
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for first, second, code in (
+        (signal.SIGINT, signal.SIGTERM, 143),
+        (signal.SIGTERM, signal.SIGINT, 130),
+    ):
         with command_line.start("run", "--plugins", "clinging,memory") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
-            process.send_signal(number)
+            process.send_signal(first)
             assert process.stdout.readline() == "closing\n"
-            process.send_signal(number)
+            process.send_signal(second)
             process.communicate(timeout=10)
         assert process.returncode == code
 
