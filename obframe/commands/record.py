@@ -23,7 +23,7 @@ from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import ObframeError, StoreUnavailable
 from obframe.feeds import name_some
-from obframe.recorder import Recorder, RunSummary
+from obframe.recorder import UNRECORDED, Recorder, RunSummary
 from obframe.sinks import SinkPart
 from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
@@ -73,7 +73,7 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
 
     Raises:
         ObframeError: Plugins, settings or storage are not as they should be, rows were left over
-            that the storage did not take, or nothing was recorded as no venue knows the symbols.
+            that the storage did not take, or no second that was due has a row.
     """
     set_up_logging(log_level)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
@@ -106,11 +106,20 @@ def _find_failure(summary: RunSummary) -> tuple[int, ObframeError | None]:
         why = "rows could not be stored before the end; the log tells how many"
         return _NOT_DRAINED, StoreUnavailable(why)
     if summary.is_vain:
-        symbol, detail = next(iter(summary.unknown.items()))
-        why = f"nothing was recorded: no venue knows {name_some(list(summary.unknown))}"
-        mend = "check how the symbols are written, and which venue they are of"
-        return _VAIN, ObframeError(f"{why} ({symbol}: {detail}); {mend}")
+        return _VAIN, ObframeError(f"nothing was recorded: {_describe_vain(summary)}")
     return 0, None
+
+
+def _describe_vain(summary: RunSummary) -> str:
+    """Say why no second that was due has a row, and the mend."""
+    if summary.unknown and len(summary.unknown) == sum(summary.states.values()):
+        symbol, said = next(iter(summary.unknown.items()))
+        mend = "check how the symbols are written, and which venue they are of"
+        return f"no venue knows {name_some(list(summary.unknown))} ({symbol}: {said}); {mend}"
+    said = ", ".join(reason for reason in summary.gap_seconds if reason not in UNRECORDED)
+    if summary.unproven:
+        said = "{}: {}".format(*next(iter(summary.unproven.items())))
+    return f"no book gave a row ({said}); check that the venue can be reached, and trades"
 
 
 def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:
@@ -124,13 +133,9 @@ def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoo
     return "uvloop", importlib.import_module("uvloop").new_event_loop
 
 
-_UNRECORDED = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
-"""Causes that tell of time in which nobody recorded a symbol, before or in this run."""
-
-
 def describe(summary: RunSummary) -> str:
     """Say for a person what one run did."""
-    unrecorded = {reason: summary.gap_seconds.get(reason, 0) for reason in _UNRECORDED}
+    unrecorded = {reason: summary.gap_seconds.get(reason, 0) for reason in UNRECORDED}
     own = {key: count for key, count in summary.gap_seconds.items() if key not in unrecorded}
     lines = [f"stored {_count(summary.rows, 'row')}, {_lost(own)}"]
     if any(unrecorded.values()):

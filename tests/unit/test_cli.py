@@ -633,6 +633,25 @@ def test_row_59_a_run_of_which_no_symbol_exists_ends_as_a_failure(
     assert (summary["rows"], set(summary["unknown"])) == (0, {"aaa", "NOPE"})
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGINT])
+def test_a_run_whose_venue_is_never_reached_ends_as_a_failure(
+    command_line: CommandLine, eventually: Eventually, number: signal.Signals | None
+) -> None:
+    nowhere = ["--set=binance.rest_url=http://127.0.0.1:9", "--set=binance.ws_url=ws://127.0.0.1:9"]
+    arguments = ["run", "--plugins", "rocksdb", "--symbols", "AAA,BBB", *nowhere]
+    arguments += [] if number else ["--duration", "3"]
+    with command_line.start(*arguments) as process:
+        if number:
+            eventually(lambda: "connecting" in command_line.run("gaps", "AAA").stdout, "a gap")
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1, errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("obframe: nothing was recorded: no book gave a row (AAA: connecting: ")
+    assert "set binance.ws_url" in told
+    assert told.endswith("; check that the venue can be reached, and trades")
+
+
 def test_python_m_obframe_and_the_script_are_the_same(command_line: CommandLine) -> None:
     script = Path(sys.executable).with_name("obframe")
     result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
