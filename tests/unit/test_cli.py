@@ -7,6 +7,7 @@ import csv
 import importlib.util
 import io
 import json
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +21,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, Mark, MarkKind, Record, Snapshot
+import obframe
+from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
 from obframe.commands.record import choose_loop, describe
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
@@ -665,9 +667,49 @@ def test_the_demo_shows_what_it_recorded(command_line: CommandLine) -> None:
     for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "sequence", "a row", "obframe-demo-data"):
         assert part in result.stdout
     (command,) = [line for line in result.stdout.splitlines() if " query " in line]
-    arguments = command.split(" query ")[1].split()
-    assert len(lines(command_line.run("query", *arguments, "--format", "jsonl"))) >= 8
+    arguments = shlex.split(command.partition(" query ")[2])
     again = command_line.run("demo", "--seconds", "3", "--symbols", "BTCUSDT")
     assert again.returncode == 0, again.stderr
+    assert "process_down" not in again.stdout + again.stderr, "that was before it"
+    command_line.folder = command_line.folder.parent  # what it printed works from anywhere
+    assert len(lines(command_line.run("query", *arguments, "--format", "jsonl"))) >= 10
     gaps = lines(command_line.run("gaps", *arguments[:1], *arguments[3:], "--format", "jsonl"))
     assert "process_down" in {gap["reason"] for gap in gaps}
+
+
+def test_ctrl_c_of_the_demo_stores_what_is_held_and_tells_it(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    def newest() -> int:
+        try:
+            with obframe.open(command_line.folder / "obframe-demo-data" / "rows") as store:
+                row = store.latest("BTCUSDT")
+        except ObframeError:
+            return 0
+        return 0 if row is None else row.timestamp
+
+    with command_line.start("demo", "--seconds", "60", "--symbols", "BTCUSDT") as process:
+        eventually(lambda: newest() > 0, "a row is stored")
+        stored = newest()
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "storing what is held, then ending" in errors
+    assert "what this run stored" in printed
+    assert "SIGTERM: storing what is held" in (
+        command_line.folder / "obframe-demo-data" / "recorder.log"
+    ).read_text(encoding="utf-8")
+    assert newest() >= stored
+
+
+def test_ctrl_c_of_the_demo_before_a_row_says_that_there_is_none(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with command_line.start("demo", "--seconds", "60", "--symbols", "BTCUSDT") as process:
+        log = command_line.folder / "obframe-demo-data" / "venue.log"
+        eventually(log.exists, "the venue is being started")
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.endswith("obframe: stopped before anything was stored\n")
+    assert not printed
