@@ -187,7 +187,7 @@ def symbols(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print which symbols are stored; or list and change the set of the source 'runtime'."""
+    """Print each symbol with rows or gaps; or list and change the set of the source 'runtime'."""
     if context.invoked_subcommand is not None:
         return
     from obframe.commands import read
@@ -254,7 +254,7 @@ def gaps(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print the seconds that were not stored, and why."""
+    """Print the seconds that were not stored, and why. By default all that are recorded."""
     from obframe.commands import read
     from obframe.commands.output import Format
 

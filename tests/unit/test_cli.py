@@ -145,6 +145,28 @@ def test_query_gives_the_last_rows_of_the_window(stored: CommandLine) -> None:
     assert len(seconds("--last", "1000")) == 8
 
 
+def test_the_heading_tells_the_window_of_what_is_shown(stored: CommandLine) -> None:
+    def heading(*arguments: str) -> str:
+        return str(stored.run(*arguments).stdout.splitlines()[0])
+
+    since = "2025-01-18 00:00:0"
+    assert heading("query", "BBB", "--last", "2") == f"BBB, {since}8 to 00:00:09 UTC"
+    assert heading("query", "BBB", "--last", "1000") == f"BBB, {since}0 to 00:00:09 UTC"
+    following = ("--follow", "--last", "1000", "--limit", "1")
+    assert heading("query", "BBB", *following) == f"BBB from {since}0 UTC on"
+    start, end = ("--from", str(FIRST)), ("--to", str(FIRST + 8))
+    assert heading("gaps", "BBB") == "gaps of BBB, all that are recorded"
+    assert heading("gaps", "BBB", *start) == f"gaps of BBB, {since}0 UTC and later"
+    assert heading("gaps", "BBB", *end) == f"gaps of BBB, up to {since}8 UTC"
+    assert heading("gaps", "BBB", *start, *end) == f"gaps of BBB, {since}0 to 00:00:08 UTC"
+
+
+def test_the_last_rows_before_all_of_them_are_none(stored: CommandLine) -> None:
+    result = stored.run("query", "BBB", "--last", "2", "--to", str(FIRST - 1))
+    assert result.returncode == 0
+    assert "no rows in this window" in result.stderr
+
+
 def test_query_tells_how_far_each_row_can_be_trusted(stored: CommandLine) -> None:
     rows = lines(stored.run("query", "BBB", "--format", "jsonl"))
     assert {row["timestamp"] - FIRST: row["trust"] for row in rows if row["trust"]} == {
@@ -256,6 +278,8 @@ def test_symbols_and_gaps(stored: CommandLine) -> None:
         row["symbol"]: row["newest"] for row in lines(stored.run("symbols", "--format=jsonl"))
     }
     assert listed == {"AAA": FIRST + 9, "BBB": FIRST + 9, "CCC": None}
+    (line,) = [each for each in stored.run("symbols").stdout.splitlines() if "CCC" in each]
+    assert line.split() == ["CCC", "only", "gaps"]
     (gap,) = lines(stored.run("gaps", "BBB", "--format", "jsonl"))
     assert gap == {
         "symbol": "BBB",
@@ -269,7 +293,7 @@ def test_symbols_and_gaps(stored: CommandLine) -> None:
     assert "unknown_symbol" in stored.run("gaps", "CCC").stdout
     result = stored.run("gaps", "AAA")
     assert result.returncode == 0
-    assert "no gaps" in result.stderr
+    assert result.stderr == "obframe: no gaps of AAA are recorded\n"
     before = ("--to", str(FIRST + 3))
     assert not lines(stored.run("gaps", "BBB", *before, "--format", "jsonl"))
 
