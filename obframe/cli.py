@@ -29,6 +29,7 @@ from obframe.cli_options import (
     SymbolArgument,
     choose,
 )
+from obframe.cli_usage import tell_usage
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -372,7 +373,9 @@ def main() -> NoReturn:
     _occupy_standard_files()
     code = 0
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+    except typer.TyperException as error:
+        code = tell_usage(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
