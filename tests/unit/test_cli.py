@@ -9,6 +9,7 @@ import io
 import json
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -335,7 +336,34 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["qeury"], 2, "qeury"),
         (["query", "AAA", "--set", "rocksdb.pth=x"], 2, "did you mean 'path'?"),
         (["query", "AAA", "--set", "rocksdb.durability=never"], 2, "--set rocksdb.durability"),
-        (["query", "AAA", "--config", "absent.toml"], 2, "absent.toml"),
+        (
+            ["query", "AAA", "--config", "absent.toml"],
+            2,
+            "absent.toml: cannot be read: No",
+        ),
+        (["query", "AAA", "--config", "absent.toml"], 2, "check the path, or leave --config out"),
+        (
+            ["import", "absent.csv"],
+            1,
+            "directory; check its path, and who may read it",
+        ),
+        (["export", "absent/x.csv"], 1, "directory; give a file in a folder that can"),
+        (
+            ["backup", "b", "--set", "rocksdb.path=nowhere"],
+            3,
+            "; set rocksdb.path to where a",
+        ),
+        (["backup", "obframe-data"], 3, "; choose an empty folder, or one of backups"),
+        (
+            ["restore", "absent"],
+            3,
+            "; give the folder that `obframe backup` wrote to",
+        ),
+        (
+            ["repair", "b", "--set", "rocksdb.path=nowhere"],
+            3,
+            "; set rocksdb.path to the",
+        ),
         (["query", "AAA", "--set", "rocksdb.path=nowhere"], 3, "nowhere"),
         (["query", "AAA", "--plugins", "memory"], 4, "cannot be read by another process"),
         (["symbols", "--plugins", "rocksbd"], 4, "did you mean 'rocksdb'?"),
@@ -359,6 +387,8 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
         (["exchange", "--port", "-1"], 2, "obframe: exchange: port = -1:"),
         (["exchange", "--fault", "dorp@3"], 2, "did you mean 'drop'?"),
+        (["exchange", "--tls", "obframe-data/CURRENT"], 2, "; give a PEM file that holds both"),
+        (["exchange", "--record", "obframe-data/CURRENT"], 2, "exists; choose another place"),
         (["exchange", "--port", "0", "--symbols", "a:b"], 2, "a:b"),
         (["demo", "--symbols", "A:B"], 2, "':'"),
         (["demo", "--symbols", "A:B,C:D"], 2, "'C:D'"),
@@ -372,6 +402,18 @@ def test_bad_input_is_answered_in_one_block(
     result = stored.run(*arguments)
     assert message in failure(result, code)
     assert not (stored.folder / "nowhere").exists()
+
+
+def test_a_port_that_is_taken_is_told_with_the_mend(command_line: CommandLine) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = command_line.run("exchange", "--port", str(port))
+    assert failure(result, 2) == (
+        f"obframe: exchange: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "give another --port, or 0 for a free one\n"
+    )
 
 
 def test_row_57_all_mistakes_in_the_settings_come_at_once_with_exit_2(
