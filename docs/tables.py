@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,13 @@ def hooks() -> str:
 
 def _hook(text: str) -> str:
     told = re.findall(r"^(\w+): (.*(?:\n    .*)*)", text, re.MULTILINE)
-    lines = [f"- {_HOOK_TERMS[term]}: {_prose(what)}" for term, what in told]
+    lines = [_item(f"{_HOOK_TERMS[term]}: {_prose(what)}") for term, what in told]
     return f"{_prose(_first_line(text))}\n\n" + "\n".join(lines)
+
+
+def _item(text: str) -> str:
+    wrapped = textwrap.wrap(text, 110, break_long_words=False, break_on_hyphens=False)
+    return "- " + "\n  ".join(wrapped)
 
 
 def values() -> str:

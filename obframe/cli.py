@@ -29,6 +29,7 @@ from obframe.cli_options import (
     SymbolArgument,
     choose,
 )
+from obframe.cli_usage import tell_usage
 from obframe.errors import (
     ConfigError,
     ObframeError,
@@ -187,7 +188,7 @@ def symbols(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print which symbols are stored; or list and change the set of the source 'runtime'."""
+    """Print each symbol with rows or gaps; or list and change the set of the source 'runtime'."""
     if context.invoked_subcommand is not None:
         return
     from obframe.commands import read
@@ -254,7 +255,7 @@ def gaps(
     assignments: Assignments = None,
     storage: StorageName = None,
 ) -> None:
-    """Print the seconds that were not stored, and why."""
+    """Print the seconds that were not stored, and why. By default all that are recorded."""
     from obframe.commands import read
     from obframe.commands.output import Format
 
@@ -372,7 +373,9 @@ def main() -> NoReturn:
     _occupy_standard_files()
     code = 0
     try:
-        app()
+        code = app(standalone_mode=False) or 0
+    except typer.TyperException as error:
+        code = tell_usage(error)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, SupportsIndex
 
 from obframe._core import ColumnDecoder
 from obframe.errors import CapacityError, DecodeError, QueryError
@@ -12,11 +13,12 @@ from obframe.protocols import Storage
 from obframe.query import MissingSeconds, Row, batches, close, misplaced
 from obframe.times import check_range
 from obframe.trust import marked
-from obframe.types import SNAPSHOT_DEPTH, RowBatch
+from obframe.types import MAX_TIMESTAMP, SNAPSHOT_DEPTH, RowBatch
 from obframe.window import LEVELS, Window
 
 _PART_ROWS: Final = 131_072
 _LARGEST: Final = 2**63 - 1
+_MOST_LEVELS: Final = 65_535
 
 
 def read_window(
@@ -46,7 +48,7 @@ def read_window(
         DecodeError: A row is stored and cannot be decoded.
         CapacityError: Integers of 64 bits do not hold a value exactly at the scale that the window
             needs.
-        QueryError: The range is upside down or not of this world.
+        QueryError: The range is upside down or not of this world, or the depth is no count.
         StorageError: A part cannot be read.
         MissingExtra: NumPy is not installed.
 
@@ -54,6 +56,7 @@ def read_window(
     each, not that of the range. Over 131,072 rows it takes twice as much for a moment.
     """
     check_range(symbol, start, end)
+    _check_count("depth", depth, _MOST_LEVELS, "number of levels")
     reading = _Reading(symbol, start, end, depth, floats, skip_damaged)
     found = batches(storage, symbol, start, end)
     try:
@@ -78,7 +81,7 @@ class Windows:
         options: Of ``read_window``.
 
     Raises:
-        QueryError: The range or the length cannot be asked for.
+        QueryError: The range, the length or the depth cannot be asked for.
     """
 
     def __init__(
@@ -91,8 +94,8 @@ class Windows:
         **options: Any,
     ) -> None:
         check_range(symbol, start, end)
-        if seconds < 1:
-            raise QueryError("seconds", str(seconds), "is no length of a window; give 1 or more")
+        _check_count("seconds", seconds, MAX_TIMESTAMP, "length of a window")
+        _check_count("depth", options.get("depth", 1), _MOST_LEVELS, "number of levels")
         self._storage = storage
         self._symbol = symbol
         self._starts = range(start, end + 1, seconds)
@@ -106,6 +109,15 @@ class Windows:
         for start in self._starts:
             end = min(start + self._starts.step - 1, self._end)
             yield read_window(self._storage, self._symbol, start, end, **self._options)
+
+
+def _check_count(what: str, count: SupportsIndex, most: int, meaning: str) -> None:
+    try:
+        good = 1 <= operator.index(count) <= most
+    except TypeError:
+        good = False
+    if not good:
+        raise QueryError(what, str(count), f"is no {meaning}; give 1 to {most}")
 
 
 class _Part:

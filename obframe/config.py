@@ -109,7 +109,10 @@ class _Reader:
             return
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
-            self._problem(str(path), "", f"cannot be read: {reason}")
+            mend = "give --config a file that can be read"
+            if config is not None and not path.exists():
+                mend = "check the path, or leave --config out"
+            self._problem(str(path), "", f"cannot be read: {reason}; {mend}")
             return
         lines = _Lines(path, text)
         for section, content in table.items():

@@ -12,7 +12,7 @@
     ├── CapacityError          a value is exact but does not fit a book's or column's fixed point
     ├── DecodeError            stored bytes are not a row
     ├── SymbolError            a symbol that cannot be part of a key
-    ├── QueryError             a time or range that cannot be asked for
+    ├── QueryError             a time, a range or a number that cannot be asked for
     ├── UnknownSymbol          nothing is stored of a symbol
     ├── MissingExtra           a library that an extra brings is not installed
     ├── FeedError              a venue cannot be reached or refuses us
@@ -198,10 +198,10 @@ class SymbolError(ObframeError, ValueError):
 
 
 class QueryError(ObframeError, ValueError):
-    """A time or range that cannot be asked for.
+    """A time, a range or a number that cannot be asked for.
 
     Attributes:
-        what: ``time``, ``start``, ``end`` or ``range``.
+        what: ``time``, ``start``, ``end``, ``range``, ``seconds``, ``depth`` or ``timeout``.
         value: What was given, cut to 80 characters.
         reason: What is wrong with it, and the mend.
     """

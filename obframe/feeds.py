@@ -353,6 +353,8 @@ def log_changes(changes: Iterable[StateChange]) -> None:
     alike: dict[tuple[str, str, str, str], list[str]] = {}
     for change in changes:
         lost = change.new in _LOST
+        if change.old is change.new and not lost:
+            continue  # only cause or detail changed, of which its line would not tell
         reason = str(change.reason) if lost else ""
         kind = (change.old, change.new, reason, change.detail if lost else "")
         alike.setdefault(kind, []).append(change.instrument.symbol)

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -17,7 +18,7 @@ from obframe.following import follow
 from obframe.protocols import Provider, Storage
 from obframe.query import Coverage, Row, check_stored, coverage, latest, rows
 from obframe.registry import load
-from obframe.times import check_range, check_second, parse_time
+from obframe.times import TIMES, check_range, check_second, parse_time
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, SNAPSHOT_DEPTH, Gap
 from obframe.vetting import STORAGE, check_protocol
 from obframe.window import Window
@@ -59,10 +60,19 @@ def open(path: str | os.PathLike[str], *, storage: str = "rocksdb", **settings: 
 
     Raises:
         PluginError: The plugin cannot be loaded, or its storage not be read beside a recorder.
-        ConfigError: It has no such settings.
+        ConfigError: The path is none, or the storage has no such settings.
         StorageError: Nothing lies there, or it cannot be read.
     """
+    if not isinstance(path, str | os.PathLike):
+        wanted = "expected text or a path, such as 'obframe-data'"
+        raise ConfigError([Problem("obframe.open", "path", f"{wanted}, got {path!r}")])
     provider = load([storage], [STORAGE]).choose(STORAGE)
+    keys = [item.name for item in fields(provider.settings)]
+    if unknown := [key for key in ("path", *settings) if key not in keys]:
+        known = f"unknown key; keys here: {', '.join(keys) or 'none'}"
+        raise ConfigError(
+            [Problem("obframe.open", f"{provider.name}.{key}", known) for key in unknown]
+        )
     try:
         chosen = provider.settings(path=os.fspath(path), **settings)
     except (TypeError, ValueError) as error:
@@ -256,12 +266,13 @@ class Reader:
             timeout: End after so many seconds without a new row; None: wait for ever.
 
         Raises:
-            QueryError: The start cannot be asked for.
+            QueryError: The start or the time-out cannot be asked for.
             UnknownSymbol: Nothing is stored of the symbol.
             StorageError: A part cannot be read.
         """
         self.latest(symbol)
         first, _ = self._range(symbol, start, None)
+        _check_timeout(timeout)
         return _until_silent(follow(self.storage, symbol, first), timeout)
 
     def _range(self, symbol: str, start: Time | None, end: Time | None) -> tuple[int, int]:
@@ -294,11 +305,25 @@ def to_second(time: Time, now: float) -> int:
     if isinstance(time, datetime):
         aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)
         time = aware.timestamp()
-    if not math.isfinite(time):
-        raise QueryError("time", str(time), "is no time")
+    try:
+        known = math.isfinite(time)
+    except TypeError:
+        known = False
+    if not known:
+        raise QueryError("time", str(time), f"is no time; {TIMES}")
     second = math.floor(time)
     check_second("time", second)
     return second
+
+
+def _check_timeout(timeout: float | None) -> None:
+    try:
+        good = timeout is None or timeout >= 0
+    except TypeError:
+        good = False
+    if not good:
+        mend = "give 0 or more, or None to wait for ever"
+        raise QueryError("timeout", str(timeout), f"is no number of seconds; {mend}")
 
 
 def _until_silent(found: Iterator[Row | None], timeout: float | None) -> Iterator[Row]:

@@ -10,7 +10,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from obframe.books import BookManager
 from obframe.clock import Clock, SystemClock, ticks
@@ -27,6 +27,9 @@ from obframe.types import BookState, Gap, GapReason, Instrument, RunInfo, StateC
 from obframe.writer import StorageWriter
 
 logger = logging.getLogger("obframe.recorder")
+
+UNRECORDED: Final = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
+"""Causes that tell of time in which nobody recorded a symbol, before or in this run."""
 
 _LOST_STATES = (BookState.RESYNCING, BookState.RECONNECTING, BookState.HALTED)
 
@@ -46,6 +49,7 @@ class RunSummary:
         drained: Whether everything sampled was stored before the end.
         abandoned: Sinks that had not ended when their time at the end was over.
         unknown: Symbols that no venue knew at the end, with what was said of each.
+        unproven: Symbols without a proven book at the end, with the cause and its detail.
         counters: What happened, by part and name, such as ``feed.reconnects``.
     """
 
@@ -60,15 +64,13 @@ class RunSummary:
     abandoned: tuple[str, ...] = ()
     tick_lag_p50: float = 0.0
     unknown: Mapping[str, str] = field(default_factory=dict)
+    unproven: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_vain(self) -> bool:
-        """Whether nothing was stored because no venue knows any of the symbols."""
-        return (
-            not self.rows
-            and bool(self.gap_seconds.get(GapReason.UNKNOWN_SYMBOL))
-            and len(self.unknown) == sum(self.states.values())
-        )
+        """Whether seconds were due and not one of them has a row."""
+        due = any(count for reason, count in self.gap_seconds.items() if reason not in UNRECORDED)
+        return due and not self.rows and not self.counters.get("storage.already_stored")
 
 
 class Recorder:
@@ -346,6 +348,11 @@ class Recorder:
                 sync.instrument.symbol: sync.detail
                 for sync in self.books.synchronizers
                 if sync.state is BookState.HALTED and sync.cause is GapReason.UNKNOWN_SYMBOL
+            },
+            unproven={
+                sync.instrument.symbol: f"{sync.cause}: {sync.detail}".removesuffix(": ")
+                for sync in self.books.synchronizers
+                if sync.book is None
             },
         )
 

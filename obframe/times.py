@@ -13,7 +13,8 @@ from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, check_symbol
 
 _RELATIVE = re.compile(r"([+-])(\d[^:-]*[a-z])")
 _DAYS_AT_MOST: Final = 36_600
-_TIMES: Final = "give Unix seconds, 2025-01-18T00:00:00Z, or -30m, -1h30m, -7d, now"
+TIMES: Final = "give Unix seconds, 2025-01-18T00:00:00Z, or -30m, -1h30m, -7d, now"
+"""What can be given for a time."""
 
 
 def check_range(symbol: str, start: int, end: int) -> None:
@@ -75,7 +76,7 @@ def parse_time(text: str, now: float) -> int:
         try:
             distance = Duration.parse(duration)
         except ValueError as error:
-            raise QueryError("time", text, f"is no time; {_TIMES}") from error
+            raise QueryError("time", text, f"is no time; {TIMES}") from error
         if distance > _DAYS_AT_MOST * 86_400:
             raise QueryError("time", text, "is more than a hundred years away")
         second = math.floor(int(now) + (distance if sign == "+" else -distance))
@@ -90,7 +91,7 @@ def parse_time(text: str, now: float) -> int:
     try:
         moment = datetime.fromisoformat(typed)
     except ValueError as error:
-        raise QueryError("time", text, f"is no time; {_TIMES}") from error
+        raise QueryError("time", text, f"is no time; {TIMES}") from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     second = int((moment - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() // 1)

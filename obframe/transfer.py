@@ -193,7 +193,9 @@ def _writing(path: Path) -> Iterator[_Writer]:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise ObframeError(f"{path}: cannot be written: {error.strerror or error}") from error
+        reason = error.strerror or error
+        mend = "give a file in a folder that can be written and has room"
+        raise ObframeError(f"{path}: cannot be written: {reason}; {mend}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -336,7 +338,10 @@ def _reading(path: Path) -> Iterator[Iterator[_Found]]:
             else:
                 yield read(file)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise ObframeError(f"{path}: cannot be read: {error}") from error
+        reason, mend = str(error), "it is damaged, or not what its ending says: export it anew"
+        if isinstance(error, OSError) and error.strerror:
+            reason, mend = error.strerror, "check its path, and who may read it"
+        raise ObframeError(f"{path}: cannot be read: {reason}; {mend}") from error
 
 
 def import_rows(

@@ -68,8 +68,11 @@ def check_symbol(symbol: str) -> str:
     """Return the symbol when it can be part of a key.
 
     Raises:
-        SymbolError: It is empty, over 128 bytes long, or has a character that keys cannot hold.
+        SymbolError: It is no text, empty, over 128 bytes long, or has a character that keys cannot
+            hold.
     """
+    if not isinstance(symbol, str):
+        raise SymbolError(symbol, "is no text; give a symbol such as 'BTCUSDT'")
     if not symbol:
         raise SymbolError(symbol, "is empty")
     try:

@@ -31,6 +31,9 @@ from obframe_plugins._rocks import RowDatabase
 
 FORMAT: Final = 1
 
+_ANOTHER: Final = "restore another: `obframe backup FOLDER --list` names them, --name takes one"
+"""What to do with a backup that is not whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class _File:
@@ -69,16 +72,18 @@ class BackupFolder:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise self._failure("is no folder of backups", error) from error
+            mend = "choose an empty folder, or one of backups"
+            raise self._failure("is no folder of backups", error, mend) from error
         if names and self._backups.name not in names:
             raise StoreFormatError(
-                f"{self._folder}: holds other files, and no backups; choose an empty folder",
+                f"{self._folder}: holds other files, and no backups; choose an empty folder, or "
+                f"one of backups",
                 str(self._folder),
             )
         return sorted(self._backups / name for name in lists if name.endswith(".json"))
 
-    def _failure(self, what: str, error: OSError) -> StorageError:
-        return StorageError(f"{self._folder}: {what}: {error}", str(self._folder))
+    def _failure(self, what: str, error: OSError, mend: str) -> StorageError:
+        return StorageError(f"{self._folder}: {what}: {error}; {mend}", str(self._folder))
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -124,7 +129,10 @@ class BackupFolder:
                 path.stem, told["created"], told["newest"], told["symbols"], told["bytes"], 0
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreCorrupt(f"{path}: no list of a backup: {error!r}", str(path)) from error
+            raise StoreCorrupt(
+                f"{path}: no list of a backup: {error!r}; move it away, the others need it not",
+                str(path),
+            ) from error
         return backup, files
 
     def take(self, layout: Layout, tell: Tell) -> Backup:
@@ -134,7 +142,10 @@ class BackupFolder:
             StorageError: The store cannot be read, or the folder cannot be written.
         """
         if not layout.examine():
-            raise StorageError(f"{layout}: nothing is stored there", str(layout))
+            raise StorageError(
+                f"{layout}: nothing is stored there; set rocksdb.path to where a recorder stores",
+                str(layout),
+            )
         layout.check_logs()
         self._check_store(layout)
         try:
@@ -145,7 +156,8 @@ class BackupFolder:
             with self._alone(), pinned(layout) as pin:
                 return self._copy(layout, pin, tell)
         except OSError as error:
-            raise self._failure("the backup failed", error) from error
+            mend = "make room, or choose a folder that can be written; what is copied stays"
+            raise self._failure("the backup failed", error, mend) from error
 
     def _copy(self, layout: Layout, pin: Path, tell: Tell) -> Backup:
         symbols, newest = _look(pin)
@@ -236,7 +248,8 @@ class BackupFolder:
                     if path.name not in needed:
                         path.unlink()
         except OSError as error:
-            raise self._failure("old backups cannot be removed", error) from error
+            mend = "check who may write there"
+            raise self._failure("old backups cannot be removed", error, mend) from error
         return len(gone)
 
     def restore(self, name: str | None, layout: Layout, tell: Tell) -> Backup:
@@ -253,7 +266,10 @@ class BackupFolder:
         """
         paths = {path.stem: path for path in self._paths()}
         if not paths:
-            raise StorageError(f"{self._folder}: holds no backups", str(self._folder))
+            raise StorageError(
+                f"{self._folder}: holds no backups; give the folder that `obframe backup` wrote to",
+                str(self._folder),
+            )
         if name is None:
             name = max(paths)
         if name not in paths:
@@ -284,10 +300,11 @@ class BackupFolder:
                         lambda more, at=done: tell(at + more, backup.bytes),  # type: ignore[misc]
                     )
                 except FileNotFoundError:
-                    raise StoreCorrupt(f"{source}: is missing", str(source)) from None
+                    raise StoreCorrupt(f"{source}: is missing; {_ANOTHER}", str(source)) from None
                 if digest != file.sha256:
                     raise StoreCorrupt(
-                        f"{source}: damaged: its checksum is not the one it was stored with",
+                        f"{source}: damaged: its checksum is not the one it was stored with; "
+                        f"{_ANOTHER}",
                         str(source),
                     )
                 done += file.size
@@ -303,7 +320,11 @@ class BackupFolder:
                 raise
             sync_folder(layout.rows.parent)
         except OSError as error:
-            raise StorageError(f"{layout}: cannot be restored: {error}", str(layout)) from error
+            raise StorageError(
+                f"{layout}: cannot be restored: {error}; make room, or set rocksdb.path to a place "
+                f"that can be written",
+                str(layout),
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return backup

@@ -29,6 +29,8 @@ from obframe_plugins._keys import Holding, find_symbols, newest_row
 
 log = logging.getLogger("obframe.rocksdb")
 
+_ELSEWHERE = "choose a path in a folder that is there and can be written"
+
 _ROWS = re.compile(r"\d+\.(sst|ldb|blob|log)")
 _OTHERS = re.compile(
     r"LOCK|LOG|LOG\.old\.\d+|IDENTITY|(MANIFEST|OPTIONS)-\d+(\.dbtmp)?|\d+\.dbtmp"
@@ -266,9 +268,13 @@ class Layout:
         except FileNotFoundError as error:
             if not create:
                 return None
-            raise StorageError(f"{self.side}: cannot be created: {error}", str(self)) from error
+            raise StorageError(
+                f"{self.side}: cannot be created: {error}; {_ELSEWHERE}", str(self)
+            ) from error
         except OSError as error:
-            raise StorageError(f"{self.side}: cannot be written: {error}", str(self)) from error
+            raise StorageError(
+                f"{self.side}: cannot be written: {error}; {_ELSEWHERE}", str(self)
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -58,7 +58,9 @@ def salvage(source: Layout, target: Layout, tell: Tell = lambda _done, _of: None
         StorageError: The target exists, or not even the list of files can be rebuilt.
     """
     if not source.rows.is_dir():
-        raise StorageError(f"{source}: no such directory", str(source))
+        raise StorageError(
+            f"{source}: no such directory; set rocksdb.path to the damaged store", str(source)
+        )
     if target.rows.exists() or target.side.exists():
         raise StorageError(f"{target}: exists already; choose a new path", str(target))
     source.check_logs()

@@ -85,6 +85,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    if page.name == "performance.md":
+        pytest.skip("the peers' runs write parts of it")
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    wide = [line for line in text.splitlines() if len(line) > 125 and not line.startswith("|")]
+    assert not wide
+
+
 def test_every_page_is_reached_from_the_index() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     for page in (ROOT / "docs").rglob("*.md"):

@@ -52,7 +52,7 @@ LAYERS = (
     {"obframe"},
     {"obframe.testing"},
     {"obframe.commands"},
-    {"obframe.cli_options"},
+    {"obframe.cli_options", "obframe.cli_usage"},
     {"obframe.cli_plugins", "obframe.cli_storage"},
     {"obframe.cli"},
     {"obframe.__main__"},

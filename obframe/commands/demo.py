@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -18,18 +20,22 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from obframe.commands.output import Format, say, write
+from obframe.commands.ending import SIGNALS, Ending
+from obframe.commands.output import Format, note, say, write
 from obframe.commands.read import Window, query
 from obframe.commands.session import Choice
 from obframe.errors import ConfigError, ObframeError, Problem, StorageError, SymbolError
 from obframe.protocols import Storage
 from obframe.query import Coverage, coverage
+from obframe.recorder import UNRECORDED
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Instrument
 from obframe.vetting import STORAGE
 
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 20.0
 _POLL = 0.25
+_VAIN = (1, -signal.SIGTERM)
+"""How a recorder ends that is stopped before it has stored anything."""
 
 
 class Urls(NamedTuple):
@@ -48,7 +54,8 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
         symbols: What to simulate and record.
 
     Raises:
-        ObframeError: A symbol is refused, a process failed, or the storage cannot be read.
+        ObframeError: A symbol is refused, a process failed, the storage cannot be read, or it was
+            stopped before anything was stored.
     """
     if problems := list(_problems(symbols)):
         raise ConfigError([Problem("--symbols", "", problem) for problem in problems])
@@ -56,16 +63,27 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError([Problem("--folder", "", f"{folder}: {error.strerror}")]) from error
+    folder = folder.absolute()  # what is printed is to work from anywhere
     config = folder / "obframe.toml"
     _check_replaceable(config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
-    with _venue(folder, symbols, faults) as urls:
-        config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
-        started = int(time.time())
-        _record(seconds, folder, choice, symbols, urls)
-    _report(choice, folder, symbols, started, told=bool(faults))
+    with Ending(signals=_signals()) as ending:
+        with _venue(folder, symbols, faults) as urls:
+            config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
+            started = int(time.time())
+            if not ending.asked:
+                _record(seconds, folder, choice, symbols, urls, ending)
+        if ending.asked and not _has_rows(choice, symbols, started):
+            raise ObframeError("stopped before anything was stored")
+        _report(choice, folder, symbols, started, told=bool(faults) and not ending.asked)
     return 0
+
+
+def _signals() -> list[int]:
+    """Return what ends the demo in order: also a terminal that is closed, unless under nohup."""
+    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+    return [*SIGNALS, *hang_up]
 
 
 def _problems(symbols: Sequence[str]) -> Iterator[str]:
@@ -121,7 +139,10 @@ def _environment() -> dict[str, str]:
 def _start(arguments: Sequence[str], log: Path, stdout: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "obframe", *arguments]
     with log.open("wb") as stderr:
-        return subprocess.Popen(command, stdout=stdout, stderr=stderr, env=_environment())
+        # In a group of its own, out of the reach of Ctrl-C: the demo ends one after the other.
+        return subprocess.Popen(
+            command, stdout=stdout, stderr=stderr, env=_environment(), process_group=0
+        )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -165,7 +186,14 @@ def _faults(seconds: int, symbols: Sequence[str]) -> list[str]:
     ]
 
 
-def _record(seconds: int, folder: Path, choice: Choice, symbols: Sequence[str], urls: Urls) -> None:
+def _record(
+    seconds: int,
+    folder: Path,
+    choice: Choice,
+    symbols: Sequence[str],
+    urls: Urls,
+    ending: Ending,
+) -> None:
     log = folder / "recorder.log"
     arguments = ["run", "--plugins", "rocksdb", "--config", str(choice.config)]
     arguments += ["--duration", str(seconds)]
@@ -173,8 +201,12 @@ def _record(seconds: int, folder: Path, choice: Choice, symbols: Sequence[str], 
         arguments += ["--set", f"binance.{key}={url}"]
     process = _start(arguments, log, subprocess.DEVNULL)
     try:
-        _watch(process, seconds, choice, symbols)
-        if process.wait(_END_TIMEOUT) != 0:
+        _watch(process, seconds, choice, symbols, ending)
+        stopped = ending.asked and process.poll() is None
+        if stopped:
+            note("storing what is held, then ending")
+            process.terminate()
+        if process.wait(_END_TIMEOUT) not in ((0, *_VAIN) if stopped else (0,)):
             raise _failed(f"the recorder ended with code {process.returncode}", log)
     except subprocess.TimeoutExpired as error:
         raise _failed("the recorder did not end", log) from error
@@ -188,9 +220,13 @@ def _failed(what: str, log: Path) -> ObframeError:
 
 
 def _watch(
-    process: subprocess.Popen[bytes], seconds: int, choice: Choice, symbols: Sequence[str]
+    process: subprocess.Popen[bytes],
+    seconds: int,
+    choice: Choice,
+    symbols: Sequence[str],
+    ending: Ending,
 ) -> None:
-    """Show progress until the recorder ends, with what another process can read meanwhile."""
+    """Show progress until an end, with what another process can read meanwhile."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -204,7 +240,9 @@ def _watch(
         while process.poll() is None and time.monotonic() - begun < seconds + _END_TIMEOUT:
             done = min(time.monotonic() - begun, seconds)
             progress.update(task, completed=done, newest=_newest(choice, symbols[0]))
-            time.sleep(_POLL)
+            ending.wait(_POLL)
+            if ending.asked:
+                return
         progress.update(task, completed=seconds)
 
 
@@ -219,14 +257,23 @@ def _newest(choice: Choice, symbol: str) -> str:
     return f"newest row {time.time() - record.timestamp:.1f} s old"
 
 
+def _has_rows(choice: Choice, symbols: Sequence[str], started: int) -> bool:
+    try:
+        with choice.load([STORAGE]).read() as storage:
+            found = [storage.latest(symbol) for symbol in symbols]
+    except StorageError:
+        return False  # the recorder has not made the database
+    return any(record is not None and record.timestamp >= started for record in found)
+
+
 def _report(
     choice: Choice, folder: Path, symbols: Sequence[str], started: int, *, told: bool
 ) -> None:
-    say()
-    query(choice, symbols[0], Window(None, None, seconds=5), Format.TABLE, None)
     with choice.load([STORAGE]).read() as storage:
         covered = [_cover(storage, symbol, started) for symbol in symbols]
         total = sum(_count(storage, symbol) for symbol in storage.symbols())
+    say()
+    query(choice, symbols[0], Window(str(covered[0].start), None, last=5), Format.TABLE, None)
     write(
         Format.TABLE,
         covered,
@@ -241,32 +288,30 @@ def _report(
     say(f", {size / total:.0f} a row; they are kept in {rows}" if total else "")
     if told:
         say(f"the venue was told to lose a message of {symbols[1]}: nobody else felt it")
-    program = _program()
+    program, config = _program(), shlex.quote(str(choice.config))
     say("\ngo on with:")
-    say(f"  {program} query {symbols[0]} --from -1h --config {choice.config}")
+    say(f"  {program} query {symbols[0]} --from -1h --config {config}")
     say(f"  {program} run --plugins rocksdb --symbols BTCUSDT,ETHUSDT    # the real venue")
 
 
 def _program() -> str:
-    """Return how this program is called from this folder."""
+    """Return how this program is called from anywhere."""
     script = Path(sys.executable).with_name("obframe")
     if str(script.parent) in os.get_exec_path():
         return "obframe"
-    if not script.exists():
-        return f"{sys.executable} -m obframe"
-    here = Path.cwd()
-    return str(script.relative_to(here) if script.is_relative_to(here) else script)
+    if script.exists():
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m obframe"
 
 
 def _cover(storage: Storage, symbol: str, started: int) -> Coverage:
-    latest = storage.latest(symbol)
-    end = max(latest.timestamp if latest is not None else started, started)
-    gaps = storage.gaps(symbol, started, end)
-    scanned = storage.scan(symbol, started, end)
-    first = next((record.timestamp for record in scanned), end)
-    for gap in gaps:
-        first = min(first, max(gap.start, started))
-    return coverage(storage, symbol, first, end)
+    """Tell of the seconds that this run accounts for; the time before it was nobody's to record."""
+    seconds = [record.timestamp for record in storage.scan(symbol, started, MAX_TIMESTAMP)]
+    for gap in storage.gaps(symbol, started, MAX_TIMESTAMP):
+        if gap.reason not in UNRECORDED:
+            seconds += max(gap.start, started), gap.end
+    first, last = min(seconds, default=started), max(seconds, default=started)
+    return coverage(storage, symbol, first, last)
 
 
 def _count(storage: Storage, symbol: str) -> int:
@@ -274,7 +319,10 @@ def _count(storage: Storage, symbol: str) -> int:
 
 
 def _coverage_cells(each: Coverage) -> list[object]:
-    causes = [f"{gap.seconds} s {gap.reason}: {gap.detail}".rstrip(": ") for gap in each.gaps]
+    causes = []
+    for gap in each.gaps:
+        seconds = min(gap.end, each.end) - max(gap.start, each.start) + 1
+        causes.append(f"{seconds} s {gap.reason}: {gap.detail}".rstrip(": "))
     if each.unexplained:
         causes.append(f"{each.unexplained_seconds} s unexplained")
     return [each.symbol, each.stored, each.expected, each.missing_seconds, ", ".join(causes)]

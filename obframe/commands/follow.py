@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
 from collections.abc import Iterable, Iterator
-from types import FrameType
 
+from obframe.commands.ending import Ending
 from obframe.commands.output import Format, note, utc
 from obframe.commands.read import Tally, Window, print_rows, resolve
 from obframe.commands.session import Choice
@@ -15,8 +12,6 @@ from obframe.following import follow
 from obframe.protocols import Storage
 from obframe.query import Row, check_stored
 from obframe.vetting import STORAGE
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def query(choice: Choice, symbol: str, window: Window, output: Format, limit: int | None) -> int:
@@ -37,54 +32,22 @@ def query(choice: Choice, symbol: str, window: Window, output: Format, limit: in
     Raises:
         ObframeError: The window, the symbol or the storage is not as it should be.
     """
-    with choice.load([STORAGE]).read() as storage, _Ending() as ending:
+    with choice.load([STORAGE]).read() as storage, Ending() as ending:
         check_stored(storage, symbol)
         start, _ = resolve(storage, symbol, window)
         tally = Tally()
         found = follow(storage, symbol, start, wait=ending.wait)
-        some = _take(_tell_missing(ending.until(found), storage), limit)
+        some = _take(_tell_missing(_until_asked(found, ending), storage), limit)
         print_rows(output, some, tally, title=f"{symbol} from {utc(start)} UTC on", when=utc)
     return 1 if tally.broken else 0
 
 
-class _Ending:
-    """Signals that ask for the end: the first for an orderly one, a second ends at once.
-
-    Attributes:
-        asked: Whether a signal came.
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> _Ending:
-        # A lock of any kind could be held by the very code that a handler interrupts.
-        self._heard, self._said = os.pipe()
-        self._before = {number: signal.signal(number, self._end) for number in _SIGNALS}
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._heard)
-        os.close(self._said)
-
-    def _end(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked:
-            raise SystemExit(128 + number)
-        self.asked = True
-        os.write(self._said, b"x")
-
-    def wait(self, seconds: float) -> None:
-        """Let so many seconds pass, or fewer when a signal comes."""
-        select.select([self._heard], [], [], seconds)
-
-    def until(self, found: Iterable[Row | None]) -> Iterator[Row | None]:
-        """Pass rows on until a signal comes."""
-        for row in found:
-            if self.asked:
-                return
-            yield row
+def _until_asked(found: Iterable[Row | None], ending: Ending) -> Iterator[Row | None]:
+    """Pass rows on until a signal comes."""
+    for row in found:
+        if ending.asked:
+            return
+        yield row
 
 
 def _take(found: Iterable[Row | None], limit: int | None) -> Iterator[Row | None]:

@@ -15,6 +15,7 @@ from obframe.commands.session import Choice
 from obframe.layout import SNAPSHOT_COLUMNS, snapshot_to_cells
 from obframe.protocols import Storage
 from obframe.query import Row, check_stored, latest, rows, start_of_last
+from obframe.retention import hold
 from obframe.times import check_range, parse_range, parse_time
 from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP, Gap, Instrument
 from obframe.vetting import STORAGE
@@ -144,7 +145,9 @@ def resolve(storage: Storage, symbol: str, window: Window) -> tuple[int, int]:
         if window.end is None:
             end = max(newest, start)
     else:
-        start = MIN_TIMESTAMP if window.last else max(end - window.seconds + 1, MIN_TIMESTAMP)
+        start = max(end - window.seconds + 1, MIN_TIMESTAMP)
+        if window.last and (held := hold(storage, [symbol])):
+            start = min(held[0].oldest, end)
     check_range(symbol, start, end)
     if window.last is not None and latest is not None:
         start = start_of_last(storage, symbol, start, end, window.last)
@@ -204,7 +207,7 @@ def _row_object(row: Row) -> dict[str, Any]:
 
 
 def symbols(choice: Choice, output: Format) -> int:
-    """Print what is stored: each symbol with its newest row."""
+    """Print each symbol that has rows or gaps, with its newest row."""
     now = time.time()
     with choice.load([STORAGE]).read() as storage:
         found = storage.symbols()
@@ -218,7 +221,7 @@ def symbols(choice: Choice, output: Format) -> int:
         def cells(line: tuple[str, Row | None]) -> list[object]:
             symbol, row = line
             if row is None:
-                return [symbol, "", "", "", ""]
+                return [symbol, "only gaps" if output is Format.TABLE else "", "", "", ""]
             best = row.snapshot
             sides = (best.bids, best.asks) if best is not None else ([], [])
             prices = [side[0][0] if side else "" for side in sides]
@@ -247,7 +250,8 @@ def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
         check_stored(storage, symbol)
         found = storage.gaps(symbol, start, end)
     if output is Format.TABLE and not found:
-        note(f"no gaps of {symbol} are recorded in this window")
+        within = " in this window" if window.start or window.end else ""
+        note(f"no gaps of {symbol} are recorded{within}")
     write(
         output,
         found,
@@ -256,9 +260,21 @@ def gaps(choice: Choice, symbol: str, window: Window, output: Format) -> int:
         else ("symbol", "start", "end", "seconds", "reason", "origin", "detail"),
         cells=_gap_table if output is Format.TABLE else lambda gap: list(_gap_object(gap).values()),
         value=_gap_object,
-        title=f"gaps of {symbol}",
+        title=f"gaps of {symbol}{_within(window, start, end)}",
     )
     return 0
+
+
+def _within(window: Window, start: int, end: int) -> str:
+    """Write a window whose ends may be open, for a heading."""
+    match window.start, window.end:
+        case None, None:
+            return ", all that are recorded"
+        case None, _:
+            return f", up to {utc(end)} UTC"
+        case _, None:
+            return f", {utc(start)} UTC and later"
+    return f", {utc(start)} to {utc_after(end, start)} UTC"
 
 
 def _gap_table(gap: Gap) -> list[object]:

@@ -13,16 +13,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
 
+from obframe.commands.ending import SIGNALS, Heard
 from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import ObframeError, StoreUnavailable
 from obframe.feeds import name_some
-from obframe.recorder import Recorder, RunSummary
+from obframe.recorder import UNRECORDED, Recorder, RunSummary
 from obframe.sinks import SinkPart
 from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
@@ -72,7 +73,7 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
 
     Raises:
         ObframeError: Plugins, settings or storage are not as they should be, rows were left over
-            that the storage did not take, or nothing was recorded as no venue knows the symbols.
+            that the storage did not take, or no second that was due has a row.
     """
     set_up_logging(log_level)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
@@ -105,11 +106,20 @@ def _find_failure(summary: RunSummary) -> tuple[int, ObframeError | None]:
         why = "rows could not be stored before the end; the log tells how many"
         return _NOT_DRAINED, StoreUnavailable(why)
     if summary.is_vain:
-        symbol, detail = next(iter(summary.unknown.items()))
-        why = f"nothing was recorded: no venue knows {name_some(list(summary.unknown))}"
-        mend = "check how the symbols are written, and which venue they are of"
-        return _VAIN, ObframeError(f"{why} ({symbol}: {detail}); {mend}")
+        return _VAIN, ObframeError(f"nothing was recorded: {_describe_vain(summary)}")
     return 0, None
+
+
+def _describe_vain(summary: RunSummary) -> str:
+    """Say why no second that was due has a row, and the mend."""
+    if summary.unknown and len(summary.unknown) == sum(summary.states.values()):
+        symbol, said = next(iter(summary.unknown.items()))
+        mend = "check how the symbols are written, and which venue they are of"
+        return f"no venue knows {name_some(list(summary.unknown))} ({symbol}: {said}); {mend}"
+    said = ", ".join(reason for reason in summary.gap_seconds if reason not in UNRECORDED)
+    if summary.unproven:
+        said = "{}: {}".format(*next(iter(summary.unproven.items())))
+    return f"no book gave a row ({said}); check that the venue can be reached, and trades"
 
 
 def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:
@@ -123,13 +133,9 @@ def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoo
     return "uvloop", importlib.import_module("uvloop").new_event_loop
 
 
-_UNRECORDED = (GapReason.PROCESS_DOWN, GapReason.UNSUBSCRIBED)
-"""Causes that tell of time in which nobody recorded a symbol, before or in this run."""
-
-
 def describe(summary: RunSummary) -> str:
     """Say for a person what one run did."""
-    unrecorded = {reason: summary.gap_seconds.get(reason, 0) for reason in _UNRECORDED}
+    unrecorded = {reason: summary.gap_seconds.get(reason, 0) for reason in UNRECORDED}
     own = {key: count for key, count in summary.gap_seconds.items() if key not in unrecorded}
     lines = [f"stored {_count(summary.rows, 'row')}, {_lost(own)}"]
     if any(unrecorded.values()):
@@ -171,26 +177,28 @@ def _lost(seconds: Mapping[GapReason, int]) -> str:
 
 
 @dataclass(slots=True)
-class _Ending:
+class Stop:
     """What signals do: the first asks for an orderly end, a second one ends at once."""
 
+    heard: Heard = field(default_factory=Heard)
     recorder: Recorder | None = None
-    asked: bool = False
 
     def on_signal(self, number: int) -> None:
-        if self.asked:
-            os._exit(128 + number)
-        self.asked = True
-        logger.info("%s: storing what is held, then ending", signal.Signals(number).name)
-        if self.recorder is not None:
-            self.recorder.stop()
+        """Take a signal that has come."""
+        match self.heard.take(number):
+            case "second":
+                os._exit(128 + number)
+            case "first":
+                logger.info("%s: storing what is held, then ending", signal.Signals(number).name)
+                if self.recorder is not None:
+                    self.recorder.stop()
 
 
 async def _record(session: Session, duration: float | None, event_loop: str) -> RunSummary | None:
-    ending = _Ending()
+    stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ending.on_signal, number)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, stop.on_signal, number)
     async with AsyncExitStack() as stack:
         source = await session.open_symbols(stack)  # first: a bad list opens nothing
         storage = await session.open(stack, STORAGE)
@@ -210,7 +218,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             plugins=[plugin.name for plugin in session.registry.plugins],
             sections=session.settings.providers,
         )
-        if ending.asked:
+        if stop.heard.asked:
             return None
         if sinks:
             # Their threads give the interpreter back sooner to the one that samples.
@@ -218,7 +226,7 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         # What has been loaded stays: the collector need not walk through it again while it runs.
         gc.collect()
         gc.freeze()
-        ending.recorder = recorder
+        stop.recorder = recorder
         names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
         names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
         venues = [f"feed {each}" for each in session.venues.names]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import ssl
 from typing import Any
 
 import msgspec
@@ -13,6 +16,11 @@ from obframe.testing.exchange import FAULTS, ExchangeOptions, serve
 
 _FIRST_NAMES = {"kraken": "BTC/USD", "coinbase": "BTC-USD"}
 _WITH_REST = ("coinbase",)
+_MENDS = {
+    errno.EADDRINUSE: "give another --port, or 0 for a free one",
+    errno.EACCES: "give a --port above 1023, or 0 for a free one",
+}
+"""What to do when an address cannot be listened on."""
 
 
 def list_faults(output: Format) -> int:
@@ -42,9 +50,22 @@ def exchange(values: dict[str, Any], output: Format) -> int:
         problems = [Problem("exchange", "", line) for line in lines]
         raise ConfigError(problems) from error
     except OSError as error:
-        reason = f"cannot listen on {values['host']}:{values['port']}: {error.strerror}"
-        raise ConfigError([Problem("exchange", "", reason)]) from error
+        raise ConfigError([Problem("exchange", "", _describe(error, values))]) from error
     return 0
+
+
+def _describe(error: OSError, values: dict[str, Any]) -> str:
+    """Say what the system refused, and the mend."""
+    if isinstance(error, ssl.SSLError):
+        mend = "give a PEM file that holds both"
+        return f"tls = {str(values['tls'])!r}: no certificate with its key ({error}); {mend}"
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}; choose another place"
+    code = error.errno or 0
+    # Asyncio's own text names the address once more; that of a name without address is its own.
+    reason = os.strerror(code) if code > 0 else error.strerror
+    mend = _MENDS.get(code, "give a --host of this machine, such as 127.0.0.1")
+    return f"cannot listen on {values['host']}:{values['port']}: {reason}; {mend}"
 
 
 def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: str) -> None:

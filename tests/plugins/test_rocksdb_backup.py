@@ -191,8 +191,9 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing_behind(
     storage.close()
     (file,) = (folder / "files").glob(kind)
     damage(file)
-    with pytest.raises(StoreCorrupt, match=file.name.rpartition("-")[2]):
+    with pytest.raises(StoreCorrupt, match=file.name.rpartition("-")[2]) as refused:
         restored(tmp_path, folder)
+    assert str(refused.value).endswith("--list` names them, --name takes one")
     assert not list(tmp_path.glob("restored*"))
 
 

@@ -386,6 +386,12 @@ def test_reading_without_the_right_to_write_says_so(settings: RocksSettings) -> 
         shutil.rmtree(folder)
 
 
+def test_a_place_that_cannot_be_written_is_told_with_the_mend(tmp_path: Path) -> None:
+    (tmp_path / "rows.obframe").touch()
+    with pytest.raises(StorageError, match=r"cannot be written: .*; choose a path in a folder"):
+        RocksStorage.open(RocksSettings(path=str(tmp_path / "rows")))
+
+
 # A full disk
 
 

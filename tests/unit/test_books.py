@@ -297,3 +297,18 @@ async def test_the_log_tells_what_led_to_a_loss_before_it(caplog: pytest.LogCapt
         "BTCUSDT: unsubscribed -> syncing",
         "BTCUSDT: syncing -> live",
     ]
+
+
+async def test_a_state_that_stays_what_it_was_is_not_logged_as_a_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    async with managed(BTC) as (feed, manager, changes):
+        feed.say(StreamEvent.CONNECTING, "BTCUSDT")
+        for detail in ("refused", "refused again"):
+            feed.say(StreamEvent.DISCONNECTED, "BTCUSDT", detail=detail)
+        manager.tick(0.0)
+        assert manager.get("BTCUSDT").detail == "refused again"
+    lines = [record.getMessage() for record in caplog.records if record.name == "obframe.books"]
+    assert lines == ["BTCUSDT: unsubscribed -> connecting"]
+    assert [change.detail for change in changes] == ["", "refused", "refused again"]

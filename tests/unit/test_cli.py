@@ -7,7 +7,9 @@ import csv
 import importlib.util
 import io
 import json
+import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +22,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from obframe import Gap, GapReason, Mark, MarkKind, Record, Snapshot
+import obframe
+from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
 from obframe.commands.record import choose_loop, describe
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
@@ -143,6 +146,28 @@ def test_query_gives_the_last_rows_of_the_window(stored: CommandLine) -> None:
     assert len(seconds("--last", "1000")) == 8
 
 
+def test_the_heading_tells_the_window_of_what_is_shown(stored: CommandLine) -> None:
+    def heading(*arguments: str) -> str:
+        return str(stored.run(*arguments).stdout.splitlines()[0])
+
+    since = "2025-01-18 00:00:0"
+    assert heading("query", "BBB", "--last", "2") == f"BBB, {since}8 to 00:00:09 UTC"
+    assert heading("query", "BBB", "--last", "1000") == f"BBB, {since}0 to 00:00:09 UTC"
+    following = ("--follow", "--last", "1000", "--limit", "1")
+    assert heading("query", "BBB", *following) == f"BBB from {since}0 UTC on"
+    start, end = ("--from", str(FIRST)), ("--to", str(FIRST + 8))
+    assert heading("gaps", "BBB") == "gaps of BBB, all that are recorded"
+    assert heading("gaps", "BBB", *start) == f"gaps of BBB, {since}0 UTC and later"
+    assert heading("gaps", "BBB", *end) == f"gaps of BBB, up to {since}8 UTC"
+    assert heading("gaps", "BBB", *start, *end) == f"gaps of BBB, {since}0 to 00:00:08 UTC"
+
+
+def test_the_last_rows_before_all_of_them_are_none(stored: CommandLine) -> None:
+    result = stored.run("query", "BBB", "--last", "2", "--to", str(FIRST - 1))
+    assert result.returncode == 0
+    assert "no rows in this window" in result.stderr
+
+
 def test_query_tells_how_far_each_row_can_be_trusted(stored: CommandLine) -> None:
     rows = lines(stored.run("query", "BBB", "--format", "jsonl"))
     assert {row["timestamp"] - FIRST: row["trust"] for row in rows if row["trust"]} == {
@@ -254,6 +279,8 @@ def test_symbols_and_gaps(stored: CommandLine) -> None:
         row["symbol"]: row["newest"] for row in lines(stored.run("symbols", "--format=jsonl"))
     }
     assert listed == {"AAA": FIRST + 9, "BBB": FIRST + 9, "CCC": None}
+    (line,) = [each for each in stored.run("symbols").stdout.splitlines() if "CCC" in each]
+    assert line.split() == ["CCC", "only", "gaps"]
     (gap,) = lines(stored.run("gaps", "BBB", "--format", "jsonl"))
     assert gap == {
         "symbol": "BBB",
@@ -267,7 +294,7 @@ def test_symbols_and_gaps(stored: CommandLine) -> None:
     assert "unknown_symbol" in stored.run("gaps", "CCC").stdout
     result = stored.run("gaps", "AAA")
     assert result.returncode == 0
-    assert "no gaps" in result.stderr
+    assert result.stderr == "obframe: no gaps of AAA are recorded\n"
     before = ("--to", str(FIRST + 3))
     assert not lines(stored.run("gaps", "BBB", *before, "--format", "jsonl"))
 
@@ -301,15 +328,42 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["query", "AAA", "--from", "yesterday"], 2, "yesterday"),
         (["query", "AAA", "--from", "1737158400000"], 2, "milliseconds"),
         (["query", "AAA", "--from", "-1h", "--to", "-2h"], 2, "exchange the two"),
-        (["query", "AAA", "--format", "xml"], 2, "xml"),
-        (["query", "AAA", "--limit", "0"], 2, "limit"),
-        (["query", "AAA", "--last", "0"], 2, "last"),
+        (["query", "AAA", "--format", "xml"], 2, "'--format': 'xml' is not one of 'table', 'json'"),
+        (["query", "AAA", "--limit", "0"], 2, "'--limit': expected 1 or more, got '0'"),
+        (["query", "AAA", "--last", "x"], 2, "'--last': expected an integer, got 'x'"),
         (["query", "AAA", "--last", "1", "--limit", "1"], 2, "not both"),
         (["query"], 2, "Missing argument"),
         (["qeury"], 2, "qeury"),
         (["query", "AAA", "--set", "rocksdb.pth=x"], 2, "did you mean 'path'?"),
         (["query", "AAA", "--set", "rocksdb.durability=never"], 2, "--set rocksdb.durability"),
-        (["query", "AAA", "--config", "absent.toml"], 2, "absent.toml"),
+        (
+            ["query", "AAA", "--config", "absent.toml"],
+            2,
+            "absent.toml: cannot be read: No",
+        ),
+        (["query", "AAA", "--config", "absent.toml"], 2, "check the path, or leave --config out"),
+        (
+            ["import", "absent.csv"],
+            1,
+            "directory; check its path, and who may read it",
+        ),
+        (["export", "absent/x.csv"], 1, "directory; give a file in a folder that can"),
+        (
+            ["backup", "b", "--set", "rocksdb.path=nowhere"],
+            3,
+            "; set rocksdb.path to where a",
+        ),
+        (["backup", "obframe-data"], 3, "; choose an empty folder, or one of backups"),
+        (
+            ["restore", "absent"],
+            3,
+            "; give the folder that `obframe backup` wrote to",
+        ),
+        (
+            ["repair", "b", "--set", "rocksdb.path=nowhere"],
+            3,
+            "; set rocksdb.path to the",
+        ),
         (["query", "AAA", "--set", "rocksdb.path=nowhere"], 3, "nowhere"),
         (["query", "AAA", "--plugins", "memory"], 4, "cannot be read by another process"),
         (["symbols", "--plugins", "rocksbd"], 4, "did you mean 'rocksdb'?"),
@@ -326,12 +380,15 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["run", "--symbols", "binance/"], 2, "no symbol of it"),
         (["demo", "--symbols", "binance/A"], 2, "names a venue"),
         (["run", "--symbols", "A:B,C,C"], 2, "given 2 times"),
-        (["run", "--duration", "-1"], 2, "duration"),
+        (["run", "--duration", "-1"], 2, "'--duration': expected 0 or more, got '-1'"),
+        (["run", "--duration", "abc"], 2, "'--duration': expected a number, got 'abc'"),
         (["run", "--log-level", "loud"], 2, "loud"),
         (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
         (["exchange", "--port", "-1"], 2, "obframe: exchange: port = -1:"),
         (["exchange", "--fault", "dorp@3"], 2, "did you mean 'drop'?"),
+        (["exchange", "--tls", "obframe-data/CURRENT"], 2, "; give a PEM file that holds both"),
+        (["exchange", "--record", "obframe-data/CURRENT"], 2, "exists; choose another place"),
         (["exchange", "--port", "0", "--symbols", "a:b"], 2, "a:b"),
         (["demo", "--symbols", "A:B"], 2, "':'"),
         (["demo", "--symbols", "A:B,C:D"], 2, "'C:D'"),
@@ -345,6 +402,18 @@ def test_bad_input_is_answered_in_one_block(
     result = stored.run(*arguments)
     assert message in failure(result, code)
     assert not (stored.folder / "nowhere").exists()
+
+
+def test_a_port_that_is_taken_is_told_with_the_mend(command_line: CommandLine) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = command_line.run("exchange", "--port", str(port))
+    assert failure(result, 2) == (
+        f"obframe: exchange: cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "give another --port, or 0 for a free one\n"
+    )
 
 
 def test_row_57_all_mistakes_in_the_settings_come_at_once_with_exit_2(
@@ -562,13 +631,16 @@ def test_row_61_a_second_signal_ends_at_once(tmp_path: Path, command_line: Comma
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: clinging\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[obframe.plugins]\nclinging = clinging\n")
     command_line.environ["PYTHONPATH"] = str(tmp_path)
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for first, second, code in (
+        (signal.SIGINT, signal.SIGTERM, 143),
+        (signal.SIGTERM, signal.SIGINT, 130),
+    ):
         with command_line.start("run", "--plugins", "clinging,memory") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
-            process.send_signal(number)
+            process.send_signal(first)
             assert process.stdout.readline() == "closing\n"
-            process.send_signal(number)
+            process.send_signal(second)
             process.communicate(timeout=10)
         assert process.returncode == code
 
@@ -630,6 +702,25 @@ def test_row_59_a_run_of_which_no_symbol_exists_ends_as_a_failure(
     assert (summary["rows"], set(summary["unknown"])) == (0, {"aaa", "NOPE"})
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGINT])
+def test_a_run_whose_venue_is_never_reached_ends_as_a_failure(
+    command_line: CommandLine, eventually: Eventually, number: signal.Signals | None
+) -> None:
+    nowhere = ["--set=binance.rest_url=http://127.0.0.1:9", "--set=binance.ws_url=ws://127.0.0.1:9"]
+    arguments = ["run", "--plugins", "rocksdb", "--symbols", "AAA,BBB", *nowhere]
+    arguments += [] if number else ["--duration", "3"]
+    with command_line.start(*arguments) as process:
+        if number:
+            eventually(lambda: "connecting" in command_line.run("gaps", "AAA").stdout, "a gap")
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1, errors
+    told = errors.splitlines()[-1]
+    assert told.startswith("obframe: nothing was recorded: no book gave a row (AAA: connecting: ")
+    assert "set binance.ws_url" in told
+    assert told.endswith("; check that the venue can be reached, and trades")
+
+
 def test_python_m_obframe_and_the_script_are_the_same(command_line: CommandLine) -> None:
     script = Path(sys.executable).with_name("obframe")
     result = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
@@ -643,9 +734,49 @@ def test_the_demo_shows_what_it_recorded(command_line: CommandLine) -> None:
     for part in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "sequence", "a row", "obframe-demo-data"):
         assert part in result.stdout
     (command,) = [line for line in result.stdout.splitlines() if " query " in line]
-    arguments = command.split(" query ")[1].split()
-    assert len(lines(command_line.run("query", *arguments, "--format", "jsonl"))) >= 8
+    arguments = shlex.split(command.partition(" query ")[2])
     again = command_line.run("demo", "--seconds", "3", "--symbols", "BTCUSDT")
     assert again.returncode == 0, again.stderr
+    assert "process_down" not in again.stdout + again.stderr, "that was before it"
+    command_line.folder = command_line.folder.parent  # what it printed works from anywhere
+    assert len(lines(command_line.run("query", *arguments, "--format", "jsonl"))) >= 10
     gaps = lines(command_line.run("gaps", *arguments[:1], *arguments[3:], "--format", "jsonl"))
     assert "process_down" in {gap["reason"] for gap in gaps}
+
+
+def test_ctrl_c_of_the_demo_stores_what_is_held_and_tells_it(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    def newest() -> int:
+        try:
+            with obframe.open(command_line.folder / "obframe-demo-data" / "rows") as store:
+                row = store.latest("BTCUSDT")
+        except ObframeError:
+            return 0
+        return 0 if row is None else row.timestamp
+
+    with command_line.start("demo", "--seconds", "60", "--symbols", "BTCUSDT") as process:
+        eventually(lambda: newest() > 0, "a row is stored")
+        stored = newest()
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "storing what is held, then ending" in errors
+    assert "what this run stored" in printed
+    assert "SIGTERM: storing what is held" in (
+        command_line.folder / "obframe-demo-data" / "recorder.log"
+    ).read_text(encoding="utf-8")
+    assert newest() >= stored
+
+
+def test_ctrl_c_of_the_demo_before_a_row_says_that_there_is_none(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with command_line.start("demo", "--seconds", "60", "--symbols", "BTCUSDT") as process:
+        log = command_line.folder / "obframe-demo-data" / "venue.log"
+        eventually(log.exists, "the venue is being started")
+        process.send_signal(signal.SIGINT)
+        printed, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.endswith("obframe: stopped before anything was stored\n")
+    assert not printed

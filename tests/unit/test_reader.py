@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ from obframe import (
     Record,
     Snapshot,
     StorageError,
+    SymbolError,
     Trust,
     UnknownSymbol,
 )
@@ -113,7 +115,9 @@ def test_a_symbol_that_is_not_stored_is_an_error_everywhere(path: Path) -> None:
 def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="no database there"):
         obframe.open(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match=r"rocksdb.*colour"):
+    with pytest.raises(ConfigError, match=r"path: expected text or a path, such as .*, got 5$"):
+        obframe.open(5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"rocksdb\.colour: unknown key; keys here: path, "):
         obframe.open(tmp_path / "nothing", colour="red")
     with pytest.raises(ConfigError, match="compression_level"):
         obframe.open(tmp_path / "nothing", compression_level=99)
@@ -122,6 +126,38 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="path"):
         obframe.open(tmp_path / "nothing", storage="memory")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (
+            lambda store: store.rows(None),
+            "symbol None: is no text; give a symbol such as 'BTCUSDT'",
+        ),
+        (lambda store: store.gaps(5), "symbol 5: is no text; give a symbol"),
+        (lambda store: store.rows("AAA", []), "time '[]' is no time; give Unix seconds, "),
+        (lambda store: store.rows("AAA", float("inf")), "time 'inf' is no time; give "),
+        (lambda store: store.follow("AAA", timeout="2"), "timeout '2' is no number of seconds; "),
+        (lambda store: store.follow("AAA", timeout=-1), "timeout '-1' is no number of seconds; "),
+        (
+            lambda store: store.window("AAA", depth=2**70),
+            f"depth '{2**70}' is no number of ",
+        ),
+        (
+            lambda store: store.window("AAA", depth=0),
+            "depth '0' is no number of levels; give ",
+        ),
+        (lambda store: store.windows("AAA", T, depth="x"), "depth 'x' is no number of levels; "),
+        (lambda store: store.windows("AAA", T, seconds="x"), "seconds 'x' is no length of a "),
+    ],
+)
+def test_what_cannot_be_asked_for_is_told_with_the_mend(
+    path: Path, ask: Callable[[Any], object], told: str
+) -> None:
+    with obframe.open(path) as store, pytest.raises((QueryError, SymbolError)) as refused:
+        ask(store)
+    assert str(refused.value).startswith(told)
 
 
 def test_a_reader_wraps_any_storage() -> None:

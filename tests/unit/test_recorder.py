@@ -787,30 +787,37 @@ async def test_a_clock_that_leaps_ahead_does_not_make_all_rows_old_at_once(
         await until(lambda: min(desk.rows("BTCUSDT"), default=0) > -50)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "known", "vain"),
-    [
-        (2, {}, True),
-        (0, {}, False),  # stopped before any second was lost to it
-        (2, {"LATEUSDT": StreamEvent.CONNECTING}, False),
-        (2, {"STILLUSDT": StreamEvent.HALTED}, False),
-    ],
-)
-async def test_a_run_is_vain_when_no_venue_knows_any_of_its_symbols(
-    seconds: int, known: dict[str, StreamEvent], vain: bool
-) -> None:
-    desk = Desk("NOPE", *known)
+@pytest.mark.parametrize("seconds", [0, 2])
+async def test_a_run_is_vain_when_no_second_that_was_due_has_a_row(seconds: int) -> None:
+    desk = Desk("FARUSDT", "NOPE", "STILLUSDT")
     async with desk.recording():
-        why = "has no such symbol"
         reason = GapReason.UNKNOWN_SYMBOL
-        desk.feed.say(StreamEvent.HALTED, "NOPE", reason=reason, detail=why)
-        for symbol, event in known.items():
-            desk.feed.say(event, symbol)
+        desk.feed.say(StreamEvent.HALTED, "NOPE", reason=reason, detail="has no such symbol")
+        desk.feed.say(StreamEvent.DISCONNECTED, "FARUSDT", detail="cannot be reached")
+        desk.feed.say(StreamEvent.HALTED, "STILLUSDT")
         await until(lambda: desk.recorder.books.get("NOPE").cause is reason)
         await desk.clock.run(seconds)
     assert desk.summary is not None
-    assert desk.summary.is_vain is vain
-    assert desk.summary.unknown == {"NOPE": why}
+    assert desk.summary.is_vain is bool(seconds), "ended before any second was due, it is not"
+    assert desk.summary.unknown == {"NOPE": "has no such symbol"}
+    assert desk.summary.unproven == {
+        "FARUSDT": "connecting: cannot be reached",
+        "NOPE": "unknown_symbol: has no such symbol",
+        "STILLUSDT": "halted",
+    }
+
+
+async def test_a_run_whose_seconds_were_stored_before_is_not_vain() -> None:
+    storage = MemoryStorage()
+    for _ in range(2):
+        desk = Desk("BTCUSDT", storage=storage)
+        async with desk.recording():
+            desk.bring_live("BTCUSDT")
+            await desk.clock.run(2)
+            desk.feed.say(StreamEvent.DISCONNECTED, "BTCUSDT")
+            await desk.clock.run(1)
+    assert desk.summary is not None
+    assert (desk.summary.rows, desk.summary.is_vain) == (0, False)
 
 
 async def test_a_run_that_stored_rows_is_not_vain_whatever_became_of_its_symbols() -> None:

@@ -139,7 +139,7 @@ def test_files_that_cannot_be_read_are_named(ending: str, tmp_path: Path) -> Non
     if ending.endswith(".gz"):
         export_rows(stored(*(row("A", T + n) for n in range(2000))), ["A"], *ALWAYS, file)
         file.write_bytes(file.read_bytes()[:-20])
-        with pytest.raises(ObframeError, match=file.name):
+        with pytest.raises(ObframeError, match=r"it is damaged, .*: export it anew"):
             import_rows(MemoryStorage(), file)
 
 
