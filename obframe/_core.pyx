@@ -1689,6 +1689,8 @@ cdef int64_t check_int64(str name, object value) except? -7:
     """Take an int from Python; a float would be cut without a word."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise OverflowError(f"{name} must fit 64 bits with its sign, and {hex(value)} does not")
     return value
 
 
@@ -2090,6 +2092,13 @@ cdef DepthUpdate make_update(Event *event, Event *outer):
     return update
 
 
+cdef int look_into(object data, Py_buffer *view) except -1:
+    """Look into what has the buffer protocol; PyBuffer_Release has to follow."""
+    if isinstance(data, str):
+        raise TypeError("bytes are needed, not str; text.encode() gives them")
+    return PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+
+
 cdef inline int open_bytes(object data, Py_buffer *view) except -1:
     """Look into bytes, which need no lock, or into what has the buffer protocol."""
     if type(data) is bytes:
@@ -2097,7 +2106,7 @@ cdef inline int open_bytes(object data, Py_buffer *view) except -1:
         view.buf = PyBytes_AS_STRING(data)
         view.len = PyBytes_GET_SIZE(data)
         return 0
-    return PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+    return look_into(data, view)
 
 
 cdef inline void close_bytes(Py_buffer *view):
@@ -2243,7 +2252,7 @@ def parse_depth_snapshot(data, str symbol not None, limit=0):
     if not symbol:
         raise make_refusal(None, "symbol", "", EMPTY)
     levels = check_limit(limit)
-    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    look_into(data, &view)
     try:
         reader.start = <const uint8_t *>view.buf
         reader.p = reader.start
@@ -2363,7 +2372,7 @@ def parse_level_objects(
         raise make_refusal(symbol, "last_update_id", str(last_update_id), DISORDER)
     try:
         for side in range(2):
-            PyObject_GetBuffer(asks if side else bids, &view, PyBUF_SIMPLE)
+            look_into(asks if side else bids, &view)
             code = read_objects(
                 <const uint8_t *>view.buf,
                 <const uint8_t *>view.buf + view.len,
@@ -4424,7 +4433,7 @@ cdef class Snapshot:
             return 0
         memset(&d, 0, sizeof(Decoder))
         memset(&row, 0, sizeof(Row))
-        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        look_into(data, &view)
         try:
             # What is not bytes may be written to meanwhile: the copy is what is checked.
             if (

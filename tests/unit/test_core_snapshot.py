@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import pytest
 
-from obframe._core import DepthSnapshot, Level, OrderBook, Snapshot
+from obframe._core import (
+    DepthSnapshot,
+    Level,
+    OrderBook,
+    Snapshot,
+    parse_depth_snapshot,
+    parse_depth_update,
+)
 from obframe.errors import DecodeError, InvalidEvent
 
 GOLDEN = bytes.fromhex(
@@ -307,6 +315,19 @@ def test_integers_that_do_not_fit_overflow() -> None:
     for update_id, timestamp in ((-1, 0), (2**64, 0), (0, 2**63), (0, -(2**63) - 1)):
         with pytest.raises(OverflowError):
             make(update_id, timestamp)
+
+
+def test_a_text_is_refused_with_what_makes_it_bytes() -> None:
+    text: Any = "[]"
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: Snapshot.unpack(text),
+        lambda: parse_depth_update(text),
+        lambda: parse_depth_snapshot(text, "X"),
+        lambda: OrderBook("X").follow(text),
+    )
+    for call in calls:
+        with pytest.raises(TypeError, match=r"not str; text\.encode\(\) gives them"):
+            call()
 
 
 def test_unpack_takes_bytes_only() -> None:
