@@ -119,6 +119,7 @@ cdef extern from "_book.h":
 
 
 cdef extern from "Python.h":
+    long long PyLong_AsLongLongAndOverflow(object, int *) except? -1
     void *PyMem_RawMalloc(size_t) noexcept nogil
     void *PyMem_RawCalloc(size_t, size_t) noexcept nogil
     void *PyMem_RawRealloc(void *, size_t) noexcept nogil
@@ -1687,11 +1688,14 @@ cdef int64_t check_id(str symbol, str field, object value, int64_t least) except
 
 cdef int64_t check_int64(str name, object value) except? -7:
     """Take an int from Python; a float would be cut without a word."""
+    cdef int overflow = 0
+    cdef int64_t number
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-    if not INT64_MIN <= value <= INT64_MAX:
+    number = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow:
         raise OverflowError(f"{name} must fit 64 bits with its sign, and {hex(value)} does not")
-    return value
+    return number
 
 
 cdef int take_text(

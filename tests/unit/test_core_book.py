@@ -256,7 +256,7 @@ def test_wrong_types_are_type_errors() -> None:
     for call in (book.bids, book.asks, book.covers):
         with pytest.raises(ValueError, match="negative"):
             call(-1)
-    with pytest.raises(OverflowError, match="timestamp must fit 64 bits .* 0x8000000000000000"):
+    with pytest.raises(OverflowError, match=r"timestamp must fit 64 bits .* 0x8000000000000000"):
         book.snapshot(2**63)
     assert len(book.bids(2**80)) == 1
     with pytest.raises(TypeError, match="made already"):
