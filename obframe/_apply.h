@@ -92,7 +92,8 @@ OBF_TARGET static inline ptrdiff_t OBF_VARIANT(find_again)(
     return OBF_VARIANT(find)(side, key);
 }
 
-/* Take the changes of a side one by one, and fill the lanes below them up to a whole group. */
+/* Take the changes of a side one by one. The lanes below, which may fill them up to a whole group, are
+   to lead to a place that there is. */
 OBF_TARGET static OBF_INLINE void OBF_VARIANT(take_each)(
     obf_search *search, const obf_side *side, const obf_change *change, ptrdiff_t low,
     ptrdiff_t high, uint64_t factor, uint64_t flip)
@@ -282,7 +283,6 @@ OBF_TARGET OBF_APART static void OBF_VARIANT(apply)(obf_work *work)
         OBF_VARIANT(find_eights)(&search, work, from, asks, low, high);
         OBF_VARIANT(find_lines)(&search, sides, asks, high);
         OBF_VARIANT(find_slots)(&search, sides, asks, high);
-        search.found &= all;
         search.were &= all;
         OBF_VARIANT(compare)(&search, high, &above, &below);
         /* All of a side but its first change, which has none before it. */

@@ -38,7 +38,8 @@ typedef struct __attribute__((packed)) {
 /* What the moves of slots and the steps of a search are written for. */
 _Static_assert(sizeof(obf_rest) == 10 && OBF_NEAR == 8 && OBF_FAR == 24, "vectors of a move");
 _Static_assert(OBF_BLOCK == 64 && OBF_STEP == 8 && OBF_BATCH == 64, "words of bits, and steps");
-_Static_assert(OBF_BATCH % OBF_GROUP == 0 && OBF_GROUP <= OBF_LEAD,
+/* Eight are written together, and a group is filled up. */
+_Static_assert(OBF_BATCH % OBF_GROUP == 0 && OBF_GROUP <= OBF_STEP && OBF_LEAD >= OBF_STEP - 1,
     "whole groups, and room below them");
 _Static_assert(OBF_FAR <= OBF_SIGHT && 2 * OBF_SIGHT == OBF_BLOCK, "a hole that a move reaches");
 /* 24 keys and 256 bytes of rests are moved from a slot on; a search begins 4 keys before one. */
@@ -76,7 +77,8 @@ typedef struct {
 /* What is searched for together, the last change first: all asks, a gap that fills the bids up to whole
    groups, then all bids. Where eight are written together, or a group, and fewer are left, the others
    land before the first one's place: in the gap and among the asks, which are therefore taken after
-   the bids, or in the lead. */
+   the bids, or in the lead. They are searched for too, wherever they lead to, and found is not used of
+   them. Vectors of the arrays lie in one line of the caches each. */
 typedef struct {
     int64_t wanted[OBF_LEAD + OBF_BATCH + OBF_STEP];
     ptrdiff_t slots[OBF_LEAD + OBF_BATCH]; /* of the indexes, and then the first key not below */
@@ -637,7 +639,6 @@ OBF_TARGET OBF_APART static void obf_spread_avx512(obf_side *side, ptrdiff_t slo
         const uint64_t place = step * (uint64_t)at;
         const char *source = (const char *)(side->rests + (place >> 32));
         const unsigned there = (unsigned)obf_ones(slots - at < 8 ? slots - at : 8);
-        const uint64_t words = ((uint64_t)1 << 5 * __builtin_popcount(there)) - 1;
         char *target = (char *)(side->rests + at);
         __m512i places = _mm512_add_epi64(_mm512_set1_epi64((int64_t)place), lanes);
         __m512i levels = _mm512_srli_epi64(places, 32);
@@ -650,11 +651,11 @@ OBF_TARGET OBF_APART static void obf_spread_avx512(obf_side *side, ptrdiff_t slo
         keys = _mm512_permutexvar_epi64(levels, keys);
         which = _mm512_castsi128_si512(_mm512_cvtepi64_epi16(levels));
         _mm512_mask_storeu_epi64(side->keys + at, (__mmask8)there, keys);
-        _mm512_mask_storeu_epi16(target, (__mmask32)words,
-            _mm512_permutex2var_epi16(rests, obf_take_rests(which, 0), others));
-        _mm_mask_storeu_epi16(target + 64, (__mmask8)(words >> 32),
-            _mm512_castsi512_si128(
-                _mm512_permutex2var_epi16(rests, obf_take_rests(which, 32), others)));
+        /* Of slots past the last one too, in which nothing stands. */
+        _mm512_storeu_si512(
+            target, _mm512_permutex2var_epi16(rests, obf_take_rests(which, 0), others));
+        _mm_storeu_si128((__m128i *)(target + 64), _mm512_castsi512_si128(
+            _mm512_permutex2var_epi16(rests, obf_take_rests(which, 32), others)));
     }
 }
 
@@ -666,7 +667,8 @@ OBF_TARGET OBF_APART static void obf_spread_avx512(obf_side *side, ptrdiff_t slo
 #undef OBF_TARGET
 #endif
 
-/* Copy the levels from a slot on to the first slots of a side, which may be the same one. */
+/* Copy the levels from a slot on to the first slots of a side, which may be the same one, and note how
+   many it has. */
 static inline void obf_pack(const obf_side *side, ptrdiff_t first, obf_side *to)
 {
 #if OBF_AVX512
@@ -703,7 +705,7 @@ static inline void obf_spread(obf_side *side)
         side->keys[i] = INT64_MAX;
     side->end = slots;
     side->moved = 0;
-    obf_index(side, 0, (former | 63) < side->room ? former | 63 : side->room - 1);
+    obf_index(side, 0, former - 1);
     obf_trim(side);
 }
 

@@ -66,6 +66,21 @@ static int is_level(const obf_side *side, ptrdiff_t at)
     return side->live[at / 64] >> at % 64 & 1;
 }
 
+/* Check what obf_spread promises but for the levels themselves. */
+static void check_spread(const obf_side *side)
+{
+    const ptrdiff_t unused = side->room - side->count, most = unused - unused / 4;
+    ptrdiff_t holes = 0, i;
+    for (i = 0; i < side->end; i++) {
+        require(is_level(side, i) || (i > 0 && is_level(side, i - 1)), "two holes are beside each other");
+        holes += !is_level(side, i);
+    }
+    require(side->end == 0 || is_level(side, side->end - 1), "a hole is above the best level");
+    require(side->room - side->end >= unused / 4, "too few slots are left for new best prices");
+    require(holes + 1 >= (most < side->count ? most : side->count), "holes are missing");
+    require(side->moved == 0, "moves before spreading are counted still");
+}
+
 /* Put the levels of the model into new arrays, and spread holes among them, or leave all holes in one
    place, which may be behind the last level. */
 static void lay_out(book_side *book, ptrdiff_t room, int wide)
@@ -87,10 +102,18 @@ static void lay_out(book_side *book, ptrdiff_t room, int wide)
         side->live[at / 64] |= (uint64_t)1 << at % 64;
         obf_put(side, at, &book->entries[i].level);
     }
-    if (evenly)
+    if (evenly) {
         obf_spread(side);
-    else
+        check_spread(side);
+    } else {
         obf_index(side, 0, room - 1);
+    }
+}
+
+/* Return the least room for so many levels, be they none. */
+static ptrdiff_t least_room(ptrdiff_t levels)
+{
+    return ((levels > 0 ? levels : 1) + OBF_BLOCK - 1) / OBF_BLOCK * OBF_BLOCK;
 }
 
 /* Spread the best levels where they are, as spread_side does it, and forget the others. */
@@ -105,15 +128,24 @@ static void spread_again(book_side *book)
     }
     for (left = keep; left > 0; left -= is_level(side, first))
         first--;
-    obf_pack(side, first, side);
+    if (one_in(2)) {
+        const obf_side before = *side;
+        fenced former[CHANGES];
+        memcpy(former, book->arrays, sizeof(former));
+        memset(book->arrays, 0, sizeof(former));
+        allocate_arrays(book, least_room(keep) + (one_in(2) ? 0 : OBF_BLOCK * draw_below(4)), before.highs || one_in(4));
+        if (side->highs)
+            memset(side->highs, 0, 4 * (size_t)side->room);
+        obf_pack(&before, first, side);
+        for (i = 0; i < CHANGES; i++)
+            if (former[i].pages)
+                munmap(former[i].pages, former[i].size);
+    } else {
+        obf_pack(side, first, side);
+    }
     require(side->count == keep, "another number of levels than there are was packed");
     obf_spread(side);
-}
-
-/* Return the least room for so many levels, be they none. */
-static ptrdiff_t least_room(ptrdiff_t levels)
-{
-    return ((levels > 0 ? levels : 1) + OBF_BLOCK - 1) / OBF_BLOCK * OBF_BLOCK;
+    check_spread(side);
 }
 
 /* Tell whether a change gives a level its quantity, and does not delete it. */
@@ -318,7 +350,35 @@ static void apply_and_check(book_side *books, uint64_t factor)
             check_arrays(&books[i].side);
         check_levels(&books[i]);
         obf_trim(&books[i].side);
+        require(books[i].side.end == 0 || is_level(&books[i].side, books[i].side.end - 1),
+            "a hole is above the best level");
     }
+}
+
+/* Spread so many levels that the place of one in 2**32 parts is inexact, and hardly one has a hole. */
+static void check_large(book_side *book)
+{
+    const ptrdiff_t count = (1 << 17) + OBF_BLOCK - 1;
+    obf_side *side = &book->side;
+    ptrdiff_t next = 0, i;
+    memset(side, 0, sizeof(*side));
+    allocate_arrays(book, count + 1, 0);
+    for (i = 0; i < count; i++) {
+        side->keys[i] = i;
+        side->rests[i].low = (uint64_t)i;
+        side->live[i / 64] |= (uint64_t)1 << i % 64;
+    }
+    side->count = side->end = count;
+    obf_spread(side);
+    check_arrays(side);
+    check_spread(side);
+    for (i = 0; i < side->end; i++) {
+        if (!is_level(side, i))
+            continue;
+        require(side->keys[i] == next && side->rests[i].low == (uint64_t)next, "a level is missing");
+        next++;
+    }
+    require(next == count, "the last levels are missing");
 }
 
 int main(int argc, char **argv)
@@ -330,6 +390,8 @@ int main(int argc, char **argv)
     if (steps == 0)
         return 2;
     widest = obf_simd;
+    for (obf_simd = 0; obf_simd <= widest; obf_simd++)
+        check_large(&books[0]);
     for (step = 0; step < steps; step++, left--) {
         if (left == 0) { /* another book */
             left = 1 + draw_below(100);

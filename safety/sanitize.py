@@ -28,6 +28,7 @@ FLAGS = (
     "-fno-wrapv",
     "-fno-omit-frame-pointer",
     "-O1",
+    "-ftrivial-auto-var-init=pattern",  # what is read before it is set shows
 )
 BUILDS: dict[str, Sequence[str]] = {
     "sanitize": (),

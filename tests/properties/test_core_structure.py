@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -228,6 +229,30 @@ def test_one_place_that_grows_for_ever_stays_right_and_small() -> None:
             pair.apply([(f"1500.{i - 30:02d}{j:02d}", "0") for j in range(1, 40)], [])
     pair.check()
     assert pair.book.nbytes < 30 * pair.book.bid_count + 10_000
+
+
+@pytest.mark.parametrize("loaded", [5_060, 5_100])
+def test_a_book_that_shrinks_to_5000_levels_gives_back_what_it_had_for_more(loaded: int) -> None:
+    """Once holes are spread anew, it takes no more than a book that was loaded with 5,000."""
+    rng = random.Random(5)
+    middle = 1_000_000
+    bids = [(str(middle - 10 * i), "1") for i in range(1, loaded + 1)]
+    asks = [(str(middle + 10 * i), "1") for i in range(1, loaded + 1)]
+    pair = Pair(bids, asks)
+    pair.apply([(p, "0") for p, _ in bids[4_970:]], [(p, "0") for p, _ in asks[4_970:]])
+    added: list[list[Level]] = [[], []]
+    for _ in range(600):
+        changes = []
+        for side, sign in zip(added, (-1, 1), strict=True):
+            gone = [(price, "0") for price, _ in side]
+            spots = rng.sample(range(100, 20_000), 30)
+            side[:] = [(str(middle + sign * (10 * spot + 5)), "1") for spot in sorted(spots)]
+            changes.append(gone + side)
+        pair.apply(*changes)
+    pair.check_row()
+    pair.check()
+    assert pair.book.bid_count == pair.book.ask_count == 5_000
+    assert pair.book.nbytes <= 250_000
 
 
 def passed(levels: Sequence[Level], middle: int, sign: int) -> list[Level]:

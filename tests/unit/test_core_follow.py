@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import json
 import random
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -747,12 +748,30 @@ def test_running_out_of_memory_changes_nothing() -> None:
     assert seen == {True, False}
 
 
+def test_a_buffer_of_items_without_a_size_is_given_back() -> None:
+    class Nothing(ctypes.Structure):
+        _fields_: ClassVar[list[tuple[str, type]]] = []
+
+    data: Any = (Nothing * 3)()
+    before = sys.getrefcount(data)
+    for _ in range(10):
+        with pytest.raises(MalformedMessage):
+            make_book().follow(data)
+    assert sys.getrefcount(data) == before
+
+
 def test_no_memory_is_kept_of_messages() -> None:
     book = make_book()
-    taken = [message(AT, 105), message(AT, 105, MANY, MANY), message(AT, 105, form="wrapped")]
+    wide = [("1", "99999999999999999999.12345678")]  # of more than 64 bits
+    taken = [
+        message(AT, 105), message(AT, 105, MANY, MANY), message(AT, 105, form="wrapped"),
+        message(AT, 105, MANY, MANY, form="wrapped"), message(AT, 105, wide, MANY),
+    ]  # fmt: skip
     refused = [
         message(1, 5, MANY), message(500, 505, MANY, MANY), message(AT, 105, [*MANY, ("x", "1")]),
         message(AT, 105, MANY, symbol=r'"\u0058"'), message(AT, 105, MANY)[:-3], b"{}",
+        message(500, 505, MANY, MANY, form="wrapped"),
+        message(AT, 105, [*MANY, ("x", "1")], MANY, form="wrapped"),
     ]  # fmt: skip
     snapshot = DepthSnapshot("BTCUSDT", AT, BIDS, ASKS)
 
