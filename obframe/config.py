@@ -110,7 +110,7 @@ class _Reader:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
             mend = "give --config a file that can be read"
-            if config is not None and not path.exists():
+            if isinstance(error, FileNotFoundError):
                 mend = "check the path, or leave --config out"
             self._problem(str(path), "", f"cannot be read: {reason}; {mend}")
             return

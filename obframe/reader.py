@@ -307,7 +307,7 @@ def to_second(time: Time, now: float) -> int:
         time = aware.timestamp()
     try:
         known = math.isfinite(time)
-    except TypeError:
+    except (TypeError, OverflowError):
         known = False
     if not known:
         raise QueryError("time", str(time), f"is no time; {TIMES}")

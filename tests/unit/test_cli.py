@@ -385,6 +385,7 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["run", "--log-level", "loud"], 2, "loud"),
         (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
+        (["query", "AAA", "--config", "a" * 300], 2, "cannot be read: File name too long; give"),
         (["exchange", "--port", "-1"], 2, "obframe: exchange: port = -1:"),
         (["exchange", "--fault", "dorp@3"], 2, "did you mean 'drop'?"),
         (["exchange", "--tls", "obframe-data/CURRENT"], 2, "; give a PEM file that holds both"),

@@ -138,6 +138,7 @@ def test_what_cannot_be_opened_is_said(tmp_path: Path) -> None:
         (lambda store: store.gaps(5), "symbol 5: is no text; give a symbol"),
         (lambda store: store.rows("AAA", []), "time '[]' is no time; give Unix seconds, "),
         (lambda store: store.rows("AAA", float("inf")), "time 'inf' is no time; give "),
+        (lambda store: store.rows("AAA", 10**400), f"time '1{'0' * 79}' is no time; give "),
         (lambda store: store.follow("AAA", timeout="2"), "timeout '2' is no number of seconds; "),
         (lambda store: store.follow("AAA", timeout=-1), "timeout '-1' is no number of seconds; "),
         (
