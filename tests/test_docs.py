@@ -344,6 +344,40 @@ def test_the_exchange_page_runs(command_line: CommandLine, unused_port: int) -> 
     assert command_line.run("query", "BTCUSDT", "--format", "jsonl").stdout.count("\n") >= 8
 
 
+@pytest.mark.slow
+def test_the_command_that_a_venue_prints_records_it(command_line: CommandLine) -> None:
+    """As it stands, in both formats, of symbols and markets that are not the recorder's own."""
+    cases = {
+        "spot": ("--symbols", "SOLUSDT"),
+        "usdm": ("--symbols", "SOLUSDT", "--market", "usdm"),
+        "coinm": ("--market", "coinm"),
+        "kraken": ("--venue", "kraken"),
+        "coinbase": ("--venue", "coinbase"),
+    }
+    with ExitStack() as venues, runs_at_once(command_line) as start:
+        for name, options in cases.items():
+            shape = ("--format", "json") if name in ("spot", "coinm") else ()
+            command = ("exchange", "--port", "0", *options, *shape)
+            process = venues.enter_context(command_line.start(*command))
+            printed = [process.stdout.readline() for _ in range(2 if shape else 3)]
+            if shape:
+                run = ["run", *json.loads(printed[1])["run"]]
+            else:
+                _, *run = shlex.split(printed[2])
+            start(*run, "--duration", "4", f"--set=rocksdb.path={name}")
+    stored = {
+        name: {
+            json.loads(line)["symbol"]
+            for line in command_line.run(
+                "symbols", f"--set=rocksdb.path={name}", "--format", "jsonl"
+            ).stdout.splitlines()
+        }
+        for name in cases
+    }
+    assert stored["spot"] == stored["usdm"] == {"SOLUSDT"}
+    assert all(len(stored[name]) == 2 for name in ("coinm", "kraken", "coinbase")), stored
+
+
 @pytest.fixture(scope="module")
 def recorded(
     make_command_line: Callable[[Path], CommandLine], tmp_path_factory: pytest.TempPathFactory
