@@ -20,7 +20,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from obframe.commands.ending import SIGNALS, Ending
+from obframe.commands.ending import Ending, ending_signals
 from obframe.commands.output import Format, note, say, write
 from obframe.commands.read import Window, query
 from obframe.commands.session import Choice
@@ -68,7 +68,7 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
     _check_replaceable(config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
-    with Ending(signals=_signals()) as ending:
+    with Ending(signals=ending_signals()) as ending:
         with _venue(folder, symbols, faults) as urls:
             config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
             started = int(time.time())
@@ -78,12 +78,6 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
             raise ObframeError("stopped before anything was stored")
         _report(choice, folder, symbols, started, told=bool(faults) and not ending.asked)
     return 0
-
-
-def _signals() -> list[int]:
-    """Return what ends the demo in order: also a terminal that is closed, unless under nohup."""
-    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
-    return [*SIGNALS, *hang_up]
 
 
 def _problems(symbols: Sequence[str]) -> Iterator[str]:

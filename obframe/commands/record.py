@@ -18,7 +18,7 @@ from functools import partial
 
 import msgspec
 
-from obframe.commands.ending import SIGNALS, Heard
+from obframe.commands.ending import Heard, ending_signals
 from obframe.commands.output import Format, flush, note, say
 from obframe.commands.session import Choice, Session
 from obframe.errors import ObframeError, StoreUnavailable
@@ -197,7 +197,7 @@ class Stop:
 async def _record(session: Session, duration: float | None, event_loop: str) -> RunSummary | None:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    for number in ending_signals():
         loop.add_signal_handler(number, stop.on_signal, number)
     async with AsyncExitStack() as stack:
         source = await session.open_symbols(stack)  # first: a bad list opens nothing

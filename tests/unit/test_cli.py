@@ -7,6 +7,8 @@ import csv
 import importlib.util
 import io
 import json
+import os
+import pty
 import shlex
 import signal
 import socket
@@ -580,6 +582,47 @@ def recording(command_line: CommandLine, eventually: Eventually) -> Iterator[sub
 
         eventually(stored_two, "two rows are stored")
         yield process
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    """The kernel tells the run, and takes from it what it writes to."""
+    ours, its = pty.openpty()
+    with command_line.venue("--symbols", "AAA") as urls:
+        arguments = ("run", "--plugins", "rocksdb", "--symbols", "AAA", *urls)
+        process = subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-m", "obframe", *arguments],
+            cwd=command_line.folder,
+            env=command_line.environ,
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+        os.close(its)
+        try:
+            eventually(lambda: command_line.count_rows("AAA") >= 2, "two rows are stored")
+            os.close(ours)
+            code = process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+    assert code in (0, 1), "1: nobody takes its last words"
+    rows = lines(command_line.run("query", "AAA", "--format", "jsonl"))
+    seconds = [row["timestamp"] for row in rows]
+    assert seconds == list(range(seconds[0], seconds[-1] + 1))
+    obframe.open(command_line.folder / "obframe-data").close()
+
+
+def test_a_hang_up_stores_what_is_held_and_exits_0(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with recording(command_line, eventually) as process:
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "SIGHUP: storing what is held" in errors
+    assert "stored " in errors
 
 
 def test_row_61_sigterm_stores_what_is_held_and_exits_0(
