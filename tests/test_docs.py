@@ -448,7 +448,7 @@ def run_python(source: str, folder: Path) -> list[str]:
 def test_a_book_of_the_page_of_books_is_the_venues(
     market: str, command_line: CommandLine, unused_port: int
 ) -> None:
-    """Its client as it stands there, of futures with what it says of them; messages are lost or garbage."""
+    """Its client as it stands there, of futures with what it says of them; some are lost."""
     page, folder = ROOT / "docs" / "books.md", command_line.folder
     (command,) = commands(page)
     source = blocks(page, "python")[0].replace("9000", str(unused_port))

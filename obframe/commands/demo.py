@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from obframe.commands.ending import Ending, ending_signals
-from obframe.commands.output import Format, note, say, write
+from obframe.commands.output import Format, note, program_name, say, write
 from obframe.commands.read import Window, query
 from obframe.commands.session import Choice
 from obframe.errors import ConfigError, ObframeError, Problem, StorageError, SymbolError
@@ -282,20 +282,10 @@ def _report(
     say(f", {size / total:.0f} a row; they are kept in {rows}" if total else "")
     if told:
         say(f"the venue was told to lose a message of {symbols[1]}: nobody else felt it")
-    program, config = _program(), shlex.quote(str(choice.config))
+    program, config = program_name(), shlex.quote(str(choice.config))
     say("\ngo on with:")
     say(f"  {program} query {symbols[0]} --from -1h --config {config}")
     say(f"  {program} run --plugins rocksdb --symbols BTCUSDT,ETHUSDT    # the real venue")
-
-
-def _program() -> str:
-    """Return how this program is called from anywhere."""
-    script = Path(sys.executable).with_name("obframe")
-    if str(script.parent) in os.get_exec_path():
-        return "obframe"
-    if script.exists():
-        return shlex.quote(str(script))
-    return f"{shlex.quote(sys.executable)} -m obframe"
 
 
 def _cover(storage: Storage, symbol: str, started: int) -> Coverage:

@@ -97,6 +97,11 @@ class Session:
     venues: Venues
     sinks: tuple[Provider[Any], ...] = ()
 
+    def locate(self) -> str:
+        """Return where the chosen storage keeps its rows, or nothing if it does not tell."""
+        path = getattr(self.settings.providers[self.chosen[STORAGE.name].name], "path", None)
+        return os.path.abspath(path) if isinstance(path, str | Path) and str(path) else ""
+
     async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
         """Open the symbol sources, as one; the stack closes them.
 

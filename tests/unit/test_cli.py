@@ -614,6 +614,27 @@ def test_a_terminal_that_is_closed_ends_a_run_in_order(
     obframe.open(command_line.folder / "obframe-data").close()
 
 
+def test_a_run_says_where_it_stores_and_what_shows_it(command_line: CommandLine) -> None:
+    """In its log, at its end and in its summary; the command works as it stands."""
+    with command_line.venue("--symbols", "AAA,BBB") as urls:
+        common = ("run", "--symbols", "AAA,BBB", "--duration", "4", *urls)
+        place = ("--plugins", "rocksdb", "--set", "rocksdb.path=rows of mine")
+        told = command_line.run(*common, *place)
+        summary = lines(command_line.run(*common, "--format", "json"))[0]
+        memory = lines(command_line.run(*common, "--plugins", "memory", "--format", "json"))[0]
+    path = command_line.folder / "rows of mine"
+    assert f"storage rocksdb in {path}, " in told.stderr
+    (where,) = [line for line in told.stderr.splitlines() if "stored in" in line]
+    assert where.strip() == f"stored in {path}"
+    (show,) = [line for line in told.stderr.splitlines() if "see it with: " in line]
+    assert summary["storage"] == str(command_line.folder / "obframe-data")
+    for shown in (show.partition("see it with: ")[2], summary["query"]):
+        _, *arguments = shlex.split(shown)
+        rows = lines(command_line.run(*arguments, "--format", "jsonl"))
+        assert rows, shown
+    assert (memory["storage"], memory["query"]) == ("", "")
+
+
 def test_a_hang_up_stores_what_is_held_and_exits_0(
     command_line: CommandLine, eventually: Eventually
 ) -> None:
