@@ -34,6 +34,7 @@ from obframe.vetting import STORAGE
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 20.0
 _POLL = 0.25
+_VENUE_LOG = "venue.log"
 _VAIN = (1, -signal.SIGTERM)
 """How a recorder ends that is stopped before it has stored anything."""
 
@@ -66,6 +67,7 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
     folder = folder.absolute()  # what is printed is to work from anywhere
     config = folder / "obframe.toml"
     _check_replaceable(config)
+    _check_own(folder, config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
     with Ending(signals=ending_signals()) as ending:
@@ -111,6 +113,20 @@ def _check_replaceable(config: Path) -> None:
     raise ConfigError([Problem("--folder", "", reason)])
 
 
+def _check_own(folder: Path, config: Path) -> None:
+    """Raise unless a demo may write here: it did before, or nothing is here."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ConfigError([Problem("--folder", "", f"{folder}: {error.strerror}")]) from error
+    # A demo that was killed while its venue began leaves no more than the venue's log.
+    if config.name in names or names <= {_VENUE_LOG}:
+        return
+    what = "is a RocksDB database" if "CURRENT" in names else "is not empty and no demo's"
+    mend = "it is left alone; give a new folder, or the one of an earlier demo"
+    raise ConfigError([Problem("--folder", "", f"{folder} {what}: {mend}")])
+
+
 def _settings(rows: str, symbols: Sequence[str]) -> str:
     # JSON's strings and lists of strings are TOML's too.
     path = json.dumps(rows, ensure_ascii=False)
@@ -151,7 +167,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _venue(folder: Path, symbols: Sequence[str], faults: Sequence[str]) -> Iterator[Urls]:
-    log = folder / "venue.log"
+    log = folder / _VENUE_LOG
     arguments = ["exchange", "--port", "0", "--symbols", ",".join(symbols), "--format", "json"]
     arguments += ["--rate", "10", *faults]
     process = _start(arguments, log, subprocess.PIPE)

@@ -26,6 +26,7 @@ import pytest
 
 import obframe
 from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
+from obframe.commands.demo import _check_own
 from obframe.commands.record import choose_loop, describe
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
@@ -475,6 +476,28 @@ def test_the_demo_leaves_settings_alone_that_it_did_not_write(command_line: Comm
         assert "give another folder" in failure(result, 2)
         assert path.read_text() == text
         assert [each.name for each in path.parent.iterdir()] == ["obframe.toml"]
+
+
+async def test_the_demo_leaves_folders_alone_that_are_not_its_own(stored: CommandLine) -> None:
+    """A database, also one that is being written, and anything else; not what a demo left."""
+    (stored.folder / "other").mkdir()
+    (stored.folder / "other" / "notes").write_text("mine")
+    async with open_rocksdb(RocksSettings(path=str(stored.folder / "live"))):
+        for name, what in (
+            ("obframe-data", "is a RocksDB database: it is left alone"),
+            ("live", "is a RocksDB database: it is left alone"),
+            ("other", "is not empty and no demo's: it is left alone"),
+        ):
+            folder = stored.folder / name
+            before = sorted(each.name for each in folder.iterdir())
+            result = stored.run("demo", "--seconds", "2", "--folder", name)
+            text = failure(result, 2)
+            assert f"obframe: --folder: {folder} {what}" in text
+            assert "give a new folder" in text
+            assert sorted(each.name for each in folder.iterdir()) == before
+    (stored.folder / "begun").mkdir()
+    (stored.folder / "begun" / "venue.log").touch()
+    _check_own(stored.folder / "begun", stored.folder / "begun" / "obframe.toml")
 
 
 def test_no_line_of_the_help_is_cut(command_line: CommandLine) -> None:
