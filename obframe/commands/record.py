@@ -22,9 +22,10 @@ import msgspec
 from obframe.commands.ending import Heard, ending_signals
 from obframe.commands.output import Format, flush, note, program_name, say
 from obframe.commands.session import Choice, Session
-from obframe.errors import ObframeError, StoreUnavailable
+from obframe.errors import ConfigError, ObframeError, Problem, StoreUnavailable
 from obframe.feeds import name_some
 from obframe.recorder import UNRECORDED, Recorder, RunSummary
+from obframe.settings import Duration
 from obframe.sinks import SinkPart
 from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
@@ -69,7 +70,23 @@ def set_up_logging(level: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def run(choice: Choice, duration: float | None, log_level: str, output: Format) -> int:
+def read_duration(text: str) -> float:
+    """Read how long to record.
+
+    Raises:
+        ConfigError: It is no duration, or none that records anything.
+    """
+    try:
+        seconds = Duration.parse(text)
+    except ValueError as error:
+        raise ConfigError([Problem("--duration", "", str(error))]) from error
+    if not seconds:
+        mend = "give more than 0, such as 90 or 1h30m, or leave it out to record until Ctrl-C"
+        raise ConfigError([Problem("--duration", "", f"{text!r} records nothing; {mend}")])
+    return seconds
+
+
+def run(choice: Choice, duration: str | None, log_level: str, output: Format) -> int:
     """Record until told to stop, then say what was stored.
 
     Raises:
@@ -77,10 +94,11 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
             that the storage did not take, or no second that was due has a row.
     """
     set_up_logging(log_level)
+    seconds = None if duration is None else read_duration(duration)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
     loop, factory = choose_loop(session.settings.recorder.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
-        summary = runner.run(_record(choice, session, duration, loop))
+        summary = runner.run(_record(choice, session, seconds, loop))
     if summary is None:
         return 0
     if output is Format.TABLE:

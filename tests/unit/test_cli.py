@@ -27,7 +27,7 @@ import pytest
 import obframe
 from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
 from obframe.commands.demo import _check_own
-from obframe.commands.record import choose_loop, describe
+from obframe.commands.record import choose_loop, describe, read_duration
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
 from obframe_plugins.rocksdb import RocksSettings
@@ -383,8 +383,10 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["run", "--symbols", "binance/"], 2, "no symbol of it"),
         (["demo", "--symbols", "binance/A"], 2, "names a venue"),
         (["run", "--symbols", "A:B,C,C"], 2, "given 2 times"),
-        (["run", "--duration", "-1"], 2, "'--duration': expected 0 or more, got '-1'"),
-        (["run", "--duration", "abc"], 2, "'--duration': expected a number, got 'abc'"),
+        (["run", "--duration", "-1"], 2, "--duration: expected a duration such as 90, '12h' or"),
+        (["run", "--duration", "abc"], 2, "'12h' or '7d', got 'abc'"),
+        (["run", "--duration", "0"], 2, "--duration: '0' records nothing; give more than 0"),
+        (["run", "--duration", "0m"], 2, "--duration: '0m' records nothing; give more than 0"),
         (["run", "--log-level", "loud"], 2, "loud"),
         (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
@@ -537,6 +539,11 @@ def test_the_event_loop_is_uvloop_where_it_is_installed_or_as_asked(
     assert choose_loop("auto") == ("asyncio", None)
     with pytest.raises(ValueError, match=r"not installed.*obframe\[fast\]"):
         RecorderSettings(event_loop="uvloop")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("0.5", 0.5), ("1h30m", 5400)])
+def test_a_run_lasts_as_long_as_is_said_with_or_without_units(text: str, seconds: float) -> None:
+    assert read_duration(text) == seconds
 
 
 def test_the_end_of_a_run_is_told_of_this_run() -> None:
