@@ -468,6 +468,30 @@ def test_a_setting_is_named_once(command_line: CommandLine) -> None:
     ]
 
 
+def test_what_looks_after_a_store_tells_of_symbols_that_have_only_gaps(stored: CommandLine) -> None:
+    said = "CCC has only gaps"
+    read = stored.run("verify").stderr
+    assert f"18 rows of 2 symbols read; {said}; nothing to complain of" in read
+    assert "10 rows of 1 symbol read; nothing" in stored.run("verify", "AAA").stderr
+    assert "0 rows of 0 symbols read; CCC has" in stored.run("verify", "CCC").stderr
+    assert said in stored.run("stats").stderr
+    assert said not in stored.run("stats", "AAA", "BBB").stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "who"),
+    [("A", "1 symbol being recorded adds about "), ("AB", "2 symbols being recorded add about ")],
+)
+async def test_stats_say_how_many_symbols_are_being_recorded(
+    command_line: CommandLine, names: str, who: str
+) -> None:
+    now = int(time.time())
+    async with open_rocksdb(RocksSettings(path=str(command_line.folder / "obframe-data"))) as rows:
+        for second in range(now - 5, now):
+            rows.append([Record(name, second, snapshot(name, second).pack()) for name in names])
+    assert who in command_line.run("stats").stderr
+
+
 def test_the_demo_leaves_settings_alone_that_it_did_not_write(command_line: CommandLine) -> None:
     path = command_line.folder / "mine" / "obframe.toml"
     path.parent.mkdir()
