@@ -100,7 +100,9 @@ class Session:
     def locate(self) -> str:
         """Return where the chosen storage keeps its rows, or nothing if it does not tell."""
         path = getattr(self.settings.providers[self.chosen[STORAGE.name].name], "path", None)
-        return os.path.abspath(path) if isinstance(path, str | Path) and str(path) else ""
+        if not isinstance(path, str | Path) or not str(path) or "://" in str(path):
+            return ""
+        return os.path.abspath(path)
 
     async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
         """Open the symbol sources, as one; the stack closes them.
