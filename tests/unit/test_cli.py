@@ -20,17 +20,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
 
 import obframe
-from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
+from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Provider, Record, Snapshot
 from obframe.commands.demo import _check_own
-from obframe.commands.record import choose_loop, describe, read_duration
+from obframe.commands.record import choose_loop, describe, read_duration, suggest_query
+from obframe.commands.session import Choice
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
-from obframe_plugins.rocksdb import RocksSettings
+from obframe_plugins.rocksdb import RocksSettings, open_reader
 from obframe_plugins.rocksdb import open_storage as open_rocksdb
 
 CommandLine: TypeAlias = Any
@@ -563,6 +565,23 @@ def test_the_event_loop_is_uvloop_where_it_is_installed_or_as_asked(
     assert choose_loop("auto") == ("asyncio", None)
     with pytest.raises(ValueError, match=r"not installed.*obframe\[fast\]"):
         RecorderSettings(event_loop="uvloop")
+
+
+def test_the_query_that_a_run_suggests_chooses_what_the_run_chose() -> None:
+    reads = Provider("shelf", "Keeps rows.", RocksSettings, open_rocksdb, open_reader)
+    plugins = [SimpleNamespace(name="mine", providers={"storage": (reads,)})]
+    registry = SimpleNamespace(plugins=plugins)
+    session: Any = SimpleNamespace(chosen={"storage": reads}, registry=registry)
+    choice = Choice(
+        config=Path("my settings.toml"),
+        assignments=("shelf.path=a b", "binance.market=usdm"),
+        names={},
+    )
+    _, *arguments = shlex.split(suggest_query(choice, session, "AAA"))[-12:]
+    expected = "AAA --last 5 --plugins mine --storage shelf --config 'my settings.toml'"
+    assert arguments == shlex.split(f"{expected} --set 'shelf.path=a b'")
+    session.chosen["storage"] = replace(reads, open_reader=None)
+    assert not suggest_query(choice, session, "AAA")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("0.5", 0.5), ("1h30m", 5400)])
