@@ -91,8 +91,8 @@ def run(
     config: Config = None,
     assignments: Assignments = None,
     duration: Annotated[
-        float | None,
-        typer.Option("--duration", metavar="SECONDS", min=0, help="End after this many seconds."),
+        str | None,
+        typer.Option("--duration", metavar="TIME", help="End after so long: 90 (seconds), 1h30m."),
     ] = None,
     storage: StorageName = None,
     feed: Annotated[

@@ -51,6 +51,8 @@ class RunSummary:
         unknown: Symbols that no venue knew at the end, with what was said of each.
         unproven: Symbols without a proven book at the end, with the cause and its detail.
         counters: What happened, by part and name, such as ``feed.reconnects``.
+        storage: Where ``obframe run`` has stored the rows, as far as the storage tells.
+        query: The command that shows them, if another process can.
     """
 
     rows: int
@@ -65,6 +67,8 @@ class RunSummary:
     tick_lag_p50: float = 0.0
     unknown: Mapping[str, str] = field(default_factory=dict)
     unproven: Mapping[str, str] = field(default_factory=dict)
+    storage: str = ""
+    query: str = ""
 
     @property
     def is_vain(self) -> bool:

@@ -11,7 +11,7 @@ from obframe_plugins._binance_context import Context, logger
 from obframe_plugins._binance_handover import Handover
 from obframe_plugins._binance_plan import Tuning
 from obframe_plugins._binance_stream import Connection
-from obframe_plugins._link import Turns
+from obframe_plugins._link import Turns, name_count
 from obframe_plugins._venue import StreamLost
 
 
@@ -210,7 +210,8 @@ class Shard:
             context.tell(StreamEvent.CONNECTING, begun, lost.reason, str(lost))
         else:
             context.counters.handovers += 1
-            logger.info("a connection of %d streams was handed over", len(self.instruments))
+            carried = name_count(len(self.instruments), "stream")
+            logger.info("a connection of %s was handed over", carried)
             closed = [i for s, i in self.instruments.items() if not new.streams[s].open]
             closed = [item for item in closed if item.symbol in self._announced]
             self._announced.difference_update([item.symbol for item in closed])

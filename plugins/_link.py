@@ -201,6 +201,11 @@ class LinkContext:
             self._logger.info("events of type %s are ignored", kind)
 
 
+def name_count(number: int, what: str) -> str:
+    """Say how many there are of what has a plain plural."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 class Turns:
     """When the next connection of one share of streams may be opened, after the one before it.
 
@@ -232,8 +237,8 @@ class Turns:
             self._counters.reconnects += 1
             delay = max(self.backoff.next(), lost.retry_after)
             self._logger.warning(
-                "a connection of %d streams is lost: %s; next try in %.1f s",
-                len(instruments),
+                "a connection of %s is lost: %s; next try in %.1f s",
+                name_count(len(instruments), "stream"),
                 lost,
                 delay,
             )

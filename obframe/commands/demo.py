@@ -20,8 +20,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from obframe.commands.ending import SIGNALS, Ending
-from obframe.commands.output import Format, note, say, write
+from obframe.commands.ending import Ending, ending_signals
+from obframe.commands.output import Format, note, program_name, say, write
 from obframe.commands.read import Window, query
 from obframe.commands.session import Choice
 from obframe.errors import ConfigError, ObframeError, Problem, StorageError, SymbolError
@@ -34,6 +34,7 @@ from obframe.vetting import STORAGE
 _START_TIMEOUT = 20.0
 _END_TIMEOUT = 20.0
 _POLL = 0.25
+_VENUE_LOG = "venue.log"
 _VAIN = (1, -signal.SIGTERM)
 """How a recorder ends that is stopped before it has stored anything."""
 
@@ -66,9 +67,10 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
     folder = folder.absolute()  # what is printed is to work from anywhere
     config = folder / "obframe.toml"
     _check_replaceable(config)
+    _check_own(folder, config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
-    with Ending(signals=_signals()) as ending:
+    with Ending(signals=ending_signals()) as ending:
         with _venue(folder, symbols, faults) as urls:
             config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
             started = int(time.time())
@@ -78,12 +80,6 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
             raise ObframeError("stopped before anything was stored")
         _report(choice, folder, symbols, started, told=bool(faults) and not ending.asked)
     return 0
-
-
-def _signals() -> list[int]:
-    """Return what ends the demo in order: also a terminal that is closed, unless under nohup."""
-    hang_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
-    return [*SIGNALS, *hang_up]
 
 
 def _problems(symbols: Sequence[str]) -> Iterator[str]:
@@ -115,6 +111,20 @@ def _check_replaceable(config: Path) -> None:
         pass  # not as a demo writes them, so they are somebody's own
     reason = f"{config} was not written by the demo and is left alone; give another folder"
     raise ConfigError([Problem("--folder", "", reason)])
+
+
+def _check_own(folder: Path, config: Path) -> None:
+    """Raise unless a demo may write here: it did before, or nothing is here."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ConfigError([Problem("--folder", "", f"{folder}: {error.strerror}")]) from error
+    # A demo that was killed while its venue began leaves no more than the venue's log.
+    if config.name in names or names <= {_VENUE_LOG}:
+        return
+    what = "is a RocksDB database" if "CURRENT" in names else "is not empty and no demo's"
+    mend = "it is left alone; give a new folder, or the one of an earlier demo"
+    raise ConfigError([Problem("--folder", "", f"{folder} {what}: {mend}")])
 
 
 def _settings(rows: str, symbols: Sequence[str]) -> str:
@@ -157,7 +167,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _venue(folder: Path, symbols: Sequence[str], faults: Sequence[str]) -> Iterator[Urls]:
-    log = folder / "venue.log"
+    log = folder / _VENUE_LOG
     arguments = ["exchange", "--port", "0", "--symbols", ",".join(symbols), "--format", "json"]
     arguments += ["--rate", "10", *faults]
     process = _start(arguments, log, subprocess.PIPE)
@@ -288,20 +298,10 @@ def _report(
     say(f", {size / total:.0f} a row; they are kept in {rows}" if total else "")
     if told:
         say(f"the venue was told to lose a message of {symbols[1]}: nobody else felt it")
-    program, config = _program(), shlex.quote(str(choice.config))
+    program, config = program_name(), shlex.quote(str(choice.config))
     say("\ngo on with:")
     say(f"  {program} query {symbols[0]} --from -1h --config {config}")
     say(f"  {program} run --plugins rocksdb --symbols BTCUSDT,ETHUSDT    # the real venue")
-
-
-def _program() -> str:
-    """Return how this program is called from anywhere."""
-    script = Path(sys.executable).with_name("obframe")
-    if str(script.parent) in os.get_exec_path():
-        return "obframe"
-    if script.exists():
-        return shlex.quote(str(script))
-    return f"{shlex.quote(sys.executable)} -m obframe"
 
 
 def _cover(storage: Storage, symbol: str, started: int) -> Coverage:

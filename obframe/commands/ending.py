@@ -16,6 +16,12 @@ _ECHO: Final = 0.5
 """Seconds in which the first signal may come again: `timeout` signals a process, then its group."""
 
 
+def ending_signals() -> list[signal.Signals]:
+    """Return what ends a recording in order: also a terminal that is closed, unless under nohup."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [*SIGNALS] if ignored else [*SIGNALS, signal.SIGHUP]
+
+
 class Heard:
     """Tells the first signal from its echo and from a second one.
 
@@ -38,6 +44,8 @@ class Heard:
         if self._first is None:
             self._first = number, now
             return "first"
+        if number == signal.SIGHUP:
+            return "echo"  # of a terminal that goes, each of kernel and shell tells; nobody hurries
         first, since = self._first
         return "echo" if number == first and now - since < _ECHO else "second"
 

@@ -19,7 +19,9 @@ from obframe.commands.progress import (
     heed_interrupt,
     hold_readable,
     human,
+    only_gaps,
     progress,
+    say_only_gaps,
 )
 from obframe.commands.session import Choice, Session
 from obframe.errors import PluginError
@@ -59,6 +61,7 @@ def verify(
             wanted = [check_symbol(symbol) for symbol in symbols]  # believe who names them
         else:
             wanted = choose_symbols(storage, symbols)
+        bare = only_gaps(storage, wanted)
         seconds = sum(each.seconds for each in hold_readable(storage, wanted))
         with progress("verifying", float(seconds) or None) as tell:
 
@@ -81,9 +84,11 @@ def verify(
     )
     tally = Counter(finding.fault for finding in found)
     counts = ", ".join(f"{fault} {count}" for fault, count in sorted(tally.items()))
+    read = len(wanted) - len(bare)
     note(
-        f"{rows:,} rows of {len(wanted)} symbol{'s' * (len(wanted) != 1)} read; "
-        f"{counts or 'nothing to complain of'}"
+        f"{rows:,} row{'s' * (rows != 1)} of {read} symbol{'s' * (read != 1)} read; "
+        + (f"{say_only_gaps(bare)}; " if bare else "")
+        + (counts or "nothing to complain of")
     )
     return 1 if tally.keys() & ERRORS else 0
 
@@ -129,6 +134,7 @@ def stats(choice: Choice, symbols: Sequence[str], output: Format) -> int:
         wanted = choose_symbols(storage, symbols)
         usage = storage.usage() if isinstance(storage, Measurable) else None
         lines = [_line(storage, each, usage, ages) for each in hold(storage, wanted)]
+        bare = only_gaps(storage, wanted)
     write(
         output,
         lines,
@@ -139,6 +145,8 @@ def stats(choice: Choice, symbols: Sequence[str], output: Format) -> int:
         value=lambda line: line._asdict(),
         title="what is stored",
     )
+    if bare:
+        note(say_only_gaps(bare))
     if usage is not None and not symbols:
         for text in _outlook(session, lines, usage, now):
             note(text)
@@ -178,7 +186,12 @@ def _outlook(session: Session, lines: Sequence[Line], usage: Usage, now: float) 
     growth = sum((line.bytes or 0) / (line.newest - line.oldest + 1) * _DAY for line in live)
     if not growth:
         return
-    yield f"{len(live)} symbols being recorded add about {human(growth)} a day"
+    who = (
+        "1 symbol being recorded adds"
+        if len(live) == 1
+        else f"{len(live)} symbols being recorded add"
+    )
+    yield f"{who} about {human(growth)} a day"
     ends = [line.keep for line in live]
     steady = sum((line.bytes or 0) / (line.newest - line.oldest + 1) * line.keep for line in live)
     if all(ends):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import msgspec
@@ -160,6 +162,16 @@ def _write_json(
         _OUTPUT.write(f"{lead}{encode(value(row)).decode()}\n")
         lead = between
     _OUTPUT.write(tail if lead == between else head + tail)
+
+
+def program_name() -> str:
+    """Return how this program is called from anywhere."""
+    script = Path(sys.executable).with_name("obframe")
+    if str(script.parent) in os.get_exec_path():
+        return "obframe"
+    if script.exists():
+        return shlex.quote(str(script))
+    return f"{shlex.quote(sys.executable)} -m obframe"
 
 
 def note(text: str) -> None:

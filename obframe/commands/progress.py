@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from obframe.errors import ObframeError
+from obframe.feeds import name_some
 from obframe.protocols import Storage, Tell
 from obframe.query import check_stored
 from obframe.retention import Held, hold
+from obframe.types import MAX_TIMESTAMP, MIN_TIMESTAMP
 
 _PATIENCE = 1.0
 """Seconds without a result before progress is shown."""
@@ -121,6 +123,25 @@ def human(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:,.1f} TB"
+
+
+def only_gaps(storage: Storage, symbols: Sequence[str]) -> list[str]:
+    """Return which of the symbols have gaps and no row; of what is damaged nothing is said."""
+    found = []
+    for symbol in symbols:
+        try:
+            if storage.latest(symbol) is None and storage.gaps(
+                symbol, MIN_TIMESTAMP, MAX_TIMESTAMP
+            ):
+                found.append(symbol)
+        except ObframeError:
+            continue
+    return found
+
+
+def say_only_gaps(symbols: Sequence[str]) -> str:
+    """Say of symbols that they have gaps and no row."""
+    return f"{name_some(symbols)} {'has' if len(symbols) == 1 else 'have'} only gaps"
 
 
 def hold_readable(storage: Storage, symbols: Sequence[str]) -> list[Held]:

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import shlex
 import signal
 import sys
 import time
@@ -18,12 +19,13 @@ from functools import partial
 
 import msgspec
 
-from obframe.commands.ending import SIGNALS, Heard
-from obframe.commands.output import Format, flush, note, say
+from obframe.commands.ending import Heard, ending_signals
+from obframe.commands.output import Format, flush, note, program_name, say
 from obframe.commands.session import Choice, Session
-from obframe.errors import ObframeError, StoreUnavailable
+from obframe.errors import ConfigError, ObframeError, Problem, StoreUnavailable
 from obframe.feeds import name_some
 from obframe.recorder import UNRECORDED, Recorder, RunSummary
+from obframe.settings import Duration
 from obframe.sinks import SinkPart
 from obframe.types import GapReason
 from obframe.vetting import FEED, SINK, STORAGE, SYMBOL_SOURCE
@@ -68,7 +70,23 @@ def set_up_logging(level: str) -> None:
             logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def run(choice: Choice, duration: float | None, log_level: str, output: Format) -> int:
+def read_duration(text: str) -> float:
+    """Read how long to record.
+
+    Raises:
+        ConfigError: It is no duration, or none that records anything.
+    """
+    try:
+        seconds = Duration.parse(text)
+    except ValueError as error:
+        raise ConfigError([Problem("--duration", "", str(error))]) from error
+    if not seconds:
+        mend = "give more than 0, such as 90 or 1h30m, or leave it out to record until Ctrl-C"
+        raise ConfigError([Problem("--duration", "", f"{text!r} records nothing; {mend}")])
+    return seconds
+
+
+def run(choice: Choice, duration: str | None, log_level: str, output: Format) -> int:
     """Record until told to stop, then say what was stored.
 
     Raises:
@@ -76,10 +94,11 @@ def run(choice: Choice, duration: float | None, log_level: str, output: Format) 
             that the storage did not take, or no second that was due has a row.
     """
     set_up_logging(log_level)
+    seconds = None if duration is None else read_duration(duration)
     session = choice.load([SYMBOL_SOURCE, FEED, STORAGE])
     loop, factory = choose_loop(session.settings.recorder.event_loop)
     with asyncio.Runner(loop_factory=factory) as runner:
-        summary = runner.run(_record(session, duration, loop))
+        summary = runner.run(_record(choice, session, seconds, loop))
     if summary is None:
         return 0
     if output is Format.TABLE:
@@ -149,7 +168,29 @@ def describe(summary: RunSummary) -> str:
     else:
         lines.append("no updates were received")
     lines += _sinks(summary.counters)
+    if summary.rows and summary.storage:
+        lines.append(f"stored in {summary.storage}")
+    if summary.query:
+        lines.append(f"see it with: {summary.query}")
     return "\n         ".join(lines)
+
+
+def suggest_query(choice: Choice, session: Session, symbol: str) -> str:
+    """Return the command that shows what was stored of a symbol, from the same folder."""
+    provider = session.chosen[STORAGE.name]
+    if provider.open_reader is None:
+        return ""
+    arguments = ["query", symbol, "--last", "5"]
+    if provider.name != STORAGE.default:
+        for plugin in session.registry.plugins:
+            if provider in plugin.providers.get(STORAGE.name, ()):
+                arguments += ["--plugins", plugin.name, "--storage", provider.name]
+    if choice.config is not None:
+        arguments += ["--config", str(choice.config)]
+    for each in choice.assignments:
+        if each.startswith(f"{provider.name}."):
+            arguments += ["--set", each]
+    return f"{program_name()} {shlex.join(arguments)}"
 
 
 def _sinks(counters: Mapping[str, int]) -> Iterator[str]:
@@ -194,10 +235,12 @@ class Stop:
                     self.recorder.stop()
 
 
-async def _record(session: Session, duration: float | None, event_loop: str) -> RunSummary | None:
+async def _record(
+    choice: Choice, session: Session, duration: float | None, event_loop: str
+) -> RunSummary | None:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    for number in ending_signals():
         loop.add_signal_handler(number, stop.on_signal, number)
     async with AsyncExitStack() as stack:
         source = await session.open_symbols(stack)  # first: a bad list opens nothing
@@ -229,6 +272,8 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
         stop.recorder = recorder
         names = [f"{SYMBOL_SOURCE.name} {provider.name}" for provider in session.sources]
         names += [f"{kind} {provider.name}" for kind, provider in session.chosen.items()]
+        if place := session.locate():
+            names[-1] += f" in {place}"
         venues = [f"feed {each}" for each in session.venues.names]
         if len(venues) > 1:
             venues.append(f"default venue {session.venues.default or 'none'}")
@@ -242,4 +287,17 @@ async def _record(session: Session, duration: float | None, event_loop: str) -> 
             slow = await asyncio.to_thread(observers.close, _OBSERVERS_END)
         counters = {**summary.counters, **observers.counters()}
         abandoned = (*summary.abandoned, *(f"observers of {name}" for name in slow))
-        return replace(summary, counters=dict(sorted(counters.items())), abandoned=abandoned)
+        query = ""
+        if summary.rows:
+            books = recorder.books.synchronizers
+            symbols = [sync.instrument.symbol for sync in books if sync.book] or [
+                sync.instrument.symbol for sync in books
+            ]
+            query = suggest_query(choice, session, symbols[0]) if symbols else ""
+        return replace(
+            summary,
+            counters=dict(sorted(counters.items())),
+            abandoned=abandoned,
+            storage=place,
+            query=query,
+        )

@@ -97,6 +97,13 @@ class Session:
     venues: Venues
     sinks: tuple[Provider[Any], ...] = ()
 
+    def locate(self) -> str:
+        """Return where the chosen storage keeps its rows, or nothing if it does not tell."""
+        path = getattr(self.settings.providers[self.chosen[STORAGE.name].name], "path", None)
+        if not isinstance(path, str | Path) or not str(path) or "://" in str(path):
+            return ""
+        return os.path.abspath(path)
+
     async def open_symbols(self, stack: AsyncExitStack) -> SymbolSource:
         """Open the symbol sources, as one; the stack closes them.
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import shlex
 import ssl
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
 from obframe.commands.output import Format, say, write
 from obframe.errors import ConfigError, Problem
-from obframe.testing.exchange import FAULTS, ExchangeOptions, serve
+from obframe.testing.exchange import (
+    FAULTS,
+    CoinbaseExchange,
+    Exchange,
+    ExchangeOptions,
+    KrakenExchange,
+    make_exchange,
+    serve,
+)
 
-_FIRST_NAMES = {"kraken": "BTC/USD", "coinbase": "BTC-USD"}
-_WITH_REST = ("coinbase",)
+AnyExchange: TypeAlias = Exchange | KrakenExchange | CoinbaseExchange
+
+_WITH_REST = ("binance", "coinbase")
 _MENDS = {
     errno.EADDRINUSE: "give another --port, or 0 for a free one",
     errno.EACCES: "give a --port above 1023, or 0 for a free one",
@@ -44,7 +54,7 @@ def exchange(values: dict[str, Any], output: Format) -> int:
     """
     try:
         options = ExchangeOptions(**values)
-        asyncio.run(serve(options, on_ready=lambda rest, ws: _announce(options, output, rest, ws)))
+        asyncio.run(_serve(options, output))
     except ValueError as error:
         lines = (line.removeprefix("exchange ") for line in str(error).splitlines())
         problems = [Problem("exchange", "", line) for line in lines]
@@ -68,33 +78,50 @@ def _describe(error: OSError, values: dict[str, Any]) -> str:
     return f"cannot listen on {values['host']}:{values['port']}: {reason}; {mend}"
 
 
-def _announce(options: ExchangeOptions, output: Format, rest_url: str, ws_url: str) -> None:
-    urls = {"rest_url": rest_url, "ws_url": ws_url}
+async def _serve(options: ExchangeOptions, output: Format) -> None:
+    venue = make_exchange(options)
+
+    def announce(rest_url: str, ws_url: str) -> None:
+        run = _lead(options, venue, rest_url, ws_url)
+        _announce(options, output, {"rest_url": rest_url, "ws_url": ws_url}, run)
+
+    await serve(options, on_ready=announce, venue=venue)
+
+
+def _lead(options: ExchangeOptions, venue: AnyExchange, rest_url: str, ws_url: str) -> list[str]:
+    """Return the options of ``obframe run`` that have it record all of the venue."""
+    name, symbols = options.venue, list(venue.source.listings)
+    settings = {"rest_url": rest_url, "ws_url": ws_url}
+    plugins = "rocksdb"
+    if name != "binance":
+        symbols = [f"{name}/{symbol}" for symbol in symbols]
+        plugins = f"rocksdb,{name}"
+        if name not in _WITH_REST:
+            del settings["rest_url"]
+    elif isinstance(venue, Exchange) and venue.market.name != "spot":
+        settings = {"market": venue.market.name, **settings}
+    sets = [part for key in settings for part in ("--set", f"{name}.{key}={settings[key]}")]
+    return ["--plugins", plugins, "--symbols", ",".join(symbols), *sets]
+
+
+def _announce(
+    options: ExchangeOptions, output: Format, urls: dict[str, str], run: list[str]
+) -> None:
     if output is Format.CSV:
         say(",".join(urls) + "\n" + ",".join(urls.values()))
         return
     if output is not Format.TABLE:
-        say(msgspec.json.encode(urls).decode())
-        return
-    if options.venue != "binance":
-        venue, names = options.venue, options.symbols
-        if isinstance(names, int):
-            names = (_FIRST_NAMES[venue],)
-        wanted = ",".join(f"{venue}/{name}" for name in names)
-        rest = f" --set {venue}.rest_url={rest_url}" if venue in _WITH_REST else ""
-        say(
-            f"{venue} on {ws_url}, serving a simulation, seed {options.seed}\n"
-            "record it from another terminal:\n"
-            f"  obframe run --plugins rocksdb,{venue} --symbols {wanted}{rest}"
-            f" --set {venue}.ws_url={ws_url}\n"
-            "Ctrl-C ends it."
-        )
+        # A line of its own: scripts make a setting of each key of the first.
+        say(b"\n".join(map(msgspec.json.encode, (urls, {"run": run}))).decode())
         return
     what = "captures" if options.captures else f"a simulation, seed {options.seed}"
+    if options.venue == "binance":
+        where = f"venue on {urls['rest_url']} (REST) and {urls['ws_url']} (streams)"
+    else:
+        where = f"{options.venue} on {urls['ws_url']}"
     say(
-        f"venue on {rest_url} (REST) and {ws_url} (streams), serving {what}\n"
+        f"{where}, serving {what}\n"
         "record it from another terminal:\n"
-        f"  obframe run --plugins rocksdb --set binance.rest_url={rest_url}"
-        f" --set binance.ws_url={ws_url}\n"
+        f"  obframe run {shlex.join(run)}\n"
         "Ctrl-C ends it."
     )

@@ -332,12 +332,18 @@ def make_exchange(options: ExchangeOptions) -> Exchange | KrakenExchange | Coinb
     return CoinbaseExchange(options) if options.venue == "coinbase" else Exchange(options)
 
 
-async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None]) -> None:
+async def serve(
+    options: ExchangeOptions,
+    *,
+    on_ready: Callable[[str, str], None],
+    venue: Exchange | KrakenExchange | CoinbaseExchange | None = None,
+) -> None:
     """Run a venue until SIGINT, SIGTERM or, with ``at_end="exit"``, the captures' end.
 
     Args:
         options: All its parameters.
         on_ready: Called once with the REST and the websocket URL when both answer.
+        venue: The venue, when it was made of the options before.
 
     Raises:
         ValueError: As ``Exchange``, or a capture turns out to be damaged on the way.
@@ -346,14 +352,14 @@ async def serve(options: ExchangeOptions, *, on_ready: Callable[[str, str], None
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     with contextlib.ExitStack() as handlers:
-        async with make_exchange(options) as venue:
+        async with venue or make_exchange(options) as serving:
             for number in (signal.SIGINT, signal.SIGTERM):
                 # Not every thread and platform can: then the caller's own way of ending applies.
                 with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
                     loop.add_signal_handler(number, stopped.set)
                     handlers.callback(loop.remove_signal_handler, number)
-            on_ready(venue.rest_url, venue.ws_url)
-            ended = asyncio.ensure_future(venue.wait_finished())
+            on_ready(serving.rest_url, serving.ws_url)
+            ended = asyncio.ensure_future(serving.wait_finished())
             stop = asyncio.ensure_future(stopped.wait())
             try:
                 await asyncio.wait({ended, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,6 +7,8 @@ import csv
 import importlib.util
 import io
 import json
+import os
+import pty
 import shlex
 import signal
 import socket
@@ -18,16 +20,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
 
 import obframe
-from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Record, Snapshot
-from obframe.commands.record import choose_loop, describe
+from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Provider, Record, Snapshot
+from obframe.commands.demo import _check_own
+from obframe.commands.record import choose_loop, describe, read_duration, suggest_query
+from obframe.commands.session import Choice
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
-from obframe_plugins.rocksdb import RocksSettings
+from obframe_plugins.rocksdb import RocksSettings, open_reader
 from obframe_plugins.rocksdb import open_storage as open_rocksdb
 
 CommandLine: TypeAlias = Any
@@ -380,8 +385,10 @@ async def test_row_50_a_value_that_cannot_be_decoded_is_an_error_entry(
         (["run", "--symbols", "binance/"], 2, "no symbol of it"),
         (["demo", "--symbols", "binance/A"], 2, "names a venue"),
         (["run", "--symbols", "A:B,C,C"], 2, "given 2 times"),
-        (["run", "--duration", "-1"], 2, "'--duration': expected 0 or more, got '-1'"),
-        (["run", "--duration", "abc"], 2, "'--duration': expected a number, got 'abc'"),
+        (["run", "--duration", "-1"], 2, "--duration: expected a duration such as 90, '12h' or"),
+        (["run", "--duration", "abc"], 2, "'12h' or '7d', got 'abc'"),
+        (["run", "--duration", "0"], 2, "--duration: '0' records nothing; give more than 0"),
+        (["run", "--duration", "0m"], 2, "--duration: '0m' records nothing; give more than 0"),
         (["run", "--log-level", "loud"], 2, "loud"),
         (["exchange", "--speed", "-1", "--fault", "nonsense@3"], 2, "nonsense"),
         (["exchange", "--capture", "absent.gz"], 2, "absent.gz"),
@@ -464,6 +471,30 @@ def test_a_setting_is_named_once(command_line: CommandLine) -> None:
     ]
 
 
+def test_what_looks_after_a_store_tells_of_symbols_that_have_only_gaps(stored: CommandLine) -> None:
+    said = "CCC has only gaps"
+    read = stored.run("verify").stderr
+    assert f"18 rows of 2 symbols read; {said}; nothing to complain of" in read
+    assert "10 rows of 1 symbol read; nothing" in stored.run("verify", "AAA").stderr
+    assert "0 rows of 0 symbols read; CCC has" in stored.run("verify", "CCC").stderr
+    assert said in stored.run("stats").stderr
+    assert said not in stored.run("stats", "AAA", "BBB").stderr
+
+
+@pytest.mark.parametrize(
+    ("names", "who"),
+    [("A", "1 symbol being recorded adds about "), ("AB", "2 symbols being recorded add about ")],
+)
+async def test_stats_say_how_many_symbols_are_being_recorded(
+    command_line: CommandLine, names: str, who: str
+) -> None:
+    now = int(time.time())
+    async with open_rocksdb(RocksSettings(path=str(command_line.folder / "obframe-data"))) as rows:
+        for second in range(now - 5, now):
+            rows.append([Record(name, second, snapshot(name, second).pack()) for name in names])
+    assert who in command_line.run("stats").stderr
+
+
 def test_the_demo_leaves_settings_alone_that_it_did_not_write(command_line: CommandLine) -> None:
     path = command_line.folder / "mine" / "obframe.toml"
     path.parent.mkdir()
@@ -474,6 +505,28 @@ def test_the_demo_leaves_settings_alone_that_it_did_not_write(command_line: Comm
         assert "give another folder" in failure(result, 2)
         assert path.read_text() == text
         assert [each.name for each in path.parent.iterdir()] == ["obframe.toml"]
+
+
+async def test_the_demo_leaves_folders_alone_that_are_not_its_own(stored: CommandLine) -> None:
+    """A database, also one that is being written, and anything else; not what a demo left."""
+    (stored.folder / "other").mkdir()
+    (stored.folder / "other" / "notes").write_text("mine")
+    async with open_rocksdb(RocksSettings(path=str(stored.folder / "live"))):
+        for name, what in (
+            ("obframe-data", "is a RocksDB database: it is left alone"),
+            ("live", "is a RocksDB database: it is left alone"),
+            ("other", "is not empty and no demo's: it is left alone"),
+        ):
+            folder = stored.folder / name
+            before = sorted(each.name for each in folder.iterdir())
+            result = stored.run("demo", "--seconds", "2", "--folder", name)
+            text = failure(result, 2)
+            assert f"obframe: --folder: {folder} {what}" in text
+            assert "give a new folder" in text
+            assert sorted(each.name for each in folder.iterdir()) == before
+    (stored.folder / "begun").mkdir()
+    (stored.folder / "begun" / "venue.log").touch()
+    _check_own(stored.folder / "begun", stored.folder / "begun" / "obframe.toml")
 
 
 def test_no_line_of_the_help_is_cut(command_line: CommandLine) -> None:
@@ -513,6 +566,28 @@ def test_the_event_loop_is_uvloop_where_it_is_installed_or_as_asked(
     assert choose_loop("auto") == ("asyncio", None)
     with pytest.raises(ValueError, match=r"not installed.*obframe\[fast\]"):
         RecorderSettings(event_loop="uvloop")
+
+
+def test_the_query_that_a_run_suggests_chooses_what_the_run_chose() -> None:
+    reads = Provider("shelf", "Keeps rows.", RocksSettings, open_rocksdb, open_reader)
+    plugins = [SimpleNamespace(name="mine", providers={"storage": (reads,)})]
+    registry = SimpleNamespace(plugins=plugins)
+    session: Any = SimpleNamespace(chosen={"storage": reads}, registry=registry)
+    choice = Choice(
+        config=Path("my settings.toml"),
+        assignments=("shelf.path=a b", "binance.market=usdm"),
+        names={},
+    )
+    _, *arguments = shlex.split(suggest_query(choice, session, "AAA"))[-12:]
+    expected = "AAA --last 5 --plugins mine --storage shelf --config 'my settings.toml'"
+    assert arguments == shlex.split(f"{expected} --set 'shelf.path=a b'")
+    session.chosen["storage"] = replace(reads, open_reader=None)
+    assert not suggest_query(choice, session, "AAA")
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("0.5", 0.5), ("1h30m", 5400)])
+def test_a_run_lasts_as_long_as_is_said_with_or_without_units(text: str, seconds: float) -> None:
+    assert read_duration(text) == seconds
 
 
 def test_the_end_of_a_run_is_told_of_this_run() -> None:
@@ -581,6 +656,68 @@ def recording(command_line: CommandLine, eventually: Eventually) -> Iterator[sub
 
         eventually(stored_two, "two rows are stored")
         yield process
+
+
+def test_a_terminal_that_is_closed_ends_a_run_in_order(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    """The kernel tells the run, and takes from it what it writes to."""
+    ours, its = pty.openpty()
+    with command_line.venue("--symbols", "AAA") as urls:
+        arguments = ("run", "--plugins", "rocksdb", "--symbols", "AAA", *urls)
+        process = subprocess.Popen(
+            ["setsid", "--ctty", sys.executable, "-m", "obframe", *arguments],
+            cwd=command_line.folder,
+            env=command_line.environ,
+            stdin=its,
+            stdout=its,
+            stderr=its,
+        )
+        os.close(its)
+        try:
+            eventually(lambda: command_line.count_rows("AAA") >= 2, "two rows are stored")
+            os.close(ours)
+            code = process.wait(20)
+        finally:
+            process.kill()
+            process.wait()
+    assert code in (0, 1), "1: nobody takes its last words"
+    rows = lines(command_line.run("query", "AAA", "--format", "jsonl"))
+    seconds = [row["timestamp"] for row in rows]
+    assert seconds == list(range(seconds[0], seconds[-1] + 1))
+    obframe.open(command_line.folder / "obframe-data").close()
+
+
+def test_a_run_says_where_it_stores_and_what_shows_it(command_line: CommandLine) -> None:
+    """In its log, at its end and in its summary; the command works as it stands."""
+    with command_line.venue("--symbols", "AAA,BBB") as urls:
+        common = ("run", "--symbols", "AAA,BBB", "--duration", "4", *urls)
+        place = ("--plugins", "rocksdb", "--set", "rocksdb.path=rows of mine")
+        told = command_line.run(*common, *place)
+        summary = lines(command_line.run(*common, "--format", "json"))[0]
+        memory = lines(command_line.run(*common, "--plugins", "memory", "--format", "json"))[0]
+    path = command_line.folder / "rows of mine"
+    assert f"storage rocksdb in {path}, " in told.stderr
+    (where,) = [line for line in told.stderr.splitlines() if "stored in" in line]
+    assert where.strip() == f"stored in {path}"
+    (show,) = [line for line in told.stderr.splitlines() if "see it with: " in line]
+    assert summary["storage"] == str(command_line.folder / "obframe-data")
+    for shown in (show.partition("see it with: ")[2], summary["query"]):
+        _, *arguments = shlex.split(shown)
+        rows = lines(command_line.run(*arguments, "--format", "jsonl"))
+        assert rows, shown
+    assert (memory["storage"], memory["query"]) == ("", "")
+
+
+def test_a_hang_up_stores_what_is_held_and_exits_0(
+    command_line: CommandLine, eventually: Eventually
+) -> None:
+    with recording(command_line, eventually) as process:
+        process.send_signal(signal.SIGHUP)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert "SIGHUP: storing what is held" in errors
+    assert "stored " in errors
 
 
 def test_row_61_sigterm_stores_what_is_held_and_exits_0(

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from obframe.commands.ending import Ending, Heard
+from obframe.commands.ending import Ending, Heard, ending_signals
 from obframe.commands.record import Stop
 
-INT, TERM = signal.SIGINT, signal.SIGTERM
+HUP, INT, TERM = signal.SIGHUP, signal.SIGINT, signal.SIGTERM
 
 
 @dataclass
@@ -38,6 +38,24 @@ def test_the_same_signal_within_half_a_second_is_an_echo_of_the_first() -> None:
 def test_another_signal_is_a_second_one_at_once() -> None:
     heard = Heard(Time())
     assert [heard.take(INT), heard.take(TERM)] == ["first", "second"]
+
+
+def test_a_hang_up_is_a_first_signal_and_never_a_second_one() -> None:
+    clock = Time()
+    heard = Heard(clock)
+    assert heard.take(HUP) == "first"
+    clock.now += 5.0
+    assert heard.take(HUP) == "echo", "kernel and shell may each tell of the same terminal"
+    assert heard.take(TERM) == "second"
+
+
+@pytest.mark.parametrize(("handler", "ends"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_hang_up_ends_a_run_unless_it_is_ignored(handler: signal.Handlers, ends: bool) -> None:
+    before = signal.signal(HUP, handler)
+    try:
+        assert (HUP in ending_signals()) is ends
+    finally:
+        signal.signal(HUP, before)
 
 
 def test_a_run_ends_at_once_by_a_second_signal_and_not_by_an_echo(

@@ -60,6 +60,22 @@ async def test_row_62_streams_are_sharded_and_each_connection_speaks_for_its_own
     assert max(len(peer.streams) for peer in wire.venue.peers) == 10
 
 
+@pytest.mark.parametrize(("count", "what"), [(1, "1 stream"), (2, "2 streams")])
+async def test_a_lost_connection_is_told_with_what_it_carried(
+    wire: Any, caplog: pytest.LogCaptureFixture, count: int, what: str
+) -> None:
+    symbols = [f"S{n}USDT" for n in range(count)]
+    async with wire.run(*symbols):
+        peer = await wire.venue.subscribed(0, count)
+        for symbol in symbols:
+            await wire.sink.until(symbol, SUBSCRIBED)
+        await peer.socket.close(1001)
+        await wire.sink.until(symbols[0], SUBSCRIBED, 2)
+    said = [r.getMessage() for r in caplog.records if " is lost: " in r.getMessage()]
+    assert said
+    assert all(text.startswith(f"a connection of {what} is lost: ") for text in said)
+
+
 async def test_control_messages_are_batched_bounded_and_paced(wire: Any) -> None:
     symbols = [f"SYMBOL{n:04}USDT" for n in range(450)]
     async with wire.run(*symbols, streams_per_connection=1024, control_interval=0.1):
