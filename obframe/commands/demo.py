@@ -70,7 +70,8 @@ def demo(seconds: int, folder: Path, symbols: Sequence[str]) -> int:
     _check_own(folder, config)
     choice = Choice(config=config, names={})
     faults = _faults(seconds, symbols)
-    with Ending(signals=ending_signals()) as ending:
+    # Its children hear nothing of the terminal, so Ctrl-\ has to end them too.
+    with Ending(signals=[*ending_signals(), signal.SIGQUIT]) as ending:
         with _venue(folder, symbols, faults) as urls:
             config.write_text(_settings(str(folder / "rows"), symbols), encoding="utf-8")
             started = int(time.time())

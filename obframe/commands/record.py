@@ -125,20 +125,27 @@ def _find_failure(summary: RunSummary) -> tuple[int, ObframeError | None]:
         why = "rows could not be stored before the end; the log tells how many"
         return _NOT_DRAINED, StoreUnavailable(why)
     if summary.is_vain:
-        return _VAIN, ObframeError(f"nothing was recorded: {_describe_vain(summary)}")
+        return _VAIN, ObframeError(f"nothing was recorded: {describe_vain(summary)}")
     return 0, None
 
 
-def _describe_vain(summary: RunSummary) -> str:
+def describe_vain(summary: RunSummary) -> str:
     """Say why no second that was due has a row, and the mend."""
     if summary.unknown and len(summary.unknown) == sum(summary.states.values()):
         symbol, said = next(iter(summary.unknown.items()))
         mend = "check how the symbols are written, and which venue they are of"
         return f"no venue knows {name_some(list(summary.unknown))} ({symbol}: {said}); {mend}"
     said = ", ".join(reason for reason in summary.gap_seconds if reason not in UNRECORDED)
-    if summary.unproven:
-        said = "{}: {}".format(*next(iter(summary.unproven.items())))
-    return f"no book gave a row ({said}); check that the venue can be reached, and trades"
+    unproven = {name: why for name, why in summary.unproven.items() if name not in summary.unknown}
+    if unproven:
+        symbol, why = next(iter(unproven.items()))
+        said = f"{name_some(list(unproven))}: {why}"
+        if len(unproven) > 1:
+            said = f"{name_some(list(unproven))}; {symbol}: {why}"
+    mend = "check that the venue can be reached, and trades"
+    if summary.updates:
+        mend = "updates came, yet none proved a book in time: record for longer"
+    return f"no book gave a row ({said}); {mend}"
 
 
 def choose_loop(wanted: str) -> tuple[str, Callable[[], asyncio.AbstractEventLoop] | None]:

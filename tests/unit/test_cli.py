@@ -26,9 +26,25 @@ from typing import Any, TypeAlias
 import pytest
 
 import obframe
-from obframe import Gap, GapReason, Mark, MarkKind, ObframeError, Provider, Record, Snapshot
+from obframe import (
+    BookState,
+    Gap,
+    GapReason,
+    Mark,
+    MarkKind,
+    ObframeError,
+    Provider,
+    Record,
+    Snapshot,
+)
 from obframe.commands.demo import _check_own
-from obframe.commands.record import choose_loop, describe, read_duration, suggest_query
+from obframe.commands.record import (
+    choose_loop,
+    describe,
+    describe_vain,
+    read_duration,
+    suggest_query,
+)
 from obframe.commands.session import Choice
 from obframe.recorder import RunSummary
 from obframe.settings import RecorderSettings
@@ -854,9 +870,54 @@ def test_a_run_whose_venue_is_never_reached_ends_as_a_failure(
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 1, errors
     told = errors.splitlines()[-1]
-    assert told.startswith("obframe: nothing was recorded: no book gave a row (AAA: connecting: ")
+    assert told.startswith("obframe: nothing was recorded: no book gave a row (AAA, BBB; AAA: ")
     assert "set binance.ws_url" in told
     assert told.endswith("; check that the venue can be reached, and trades")
+
+
+def make_summary(**changes: Any) -> RunSummary:
+    return replace(RunSummary(1, {}, {}, 0, 0.001, 0.0002, True, {}), **changes)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "changes", "told"),
+    [
+        (
+            {GapReason.SYNCING: 3},
+            {"updates": 59, "unproven": {"AAA": "syncing"}},
+            "(AAA: syncing); updates came, yet none proved a book in time: record for longer",
+        ),
+        (
+            {GapReason.UNKNOWN_SYMBOL: 3, GapReason.CONNECTING: 3},
+            {
+                "unknown": {"NOPE": "no such symbol"},
+                "unproven": {
+                    "NOPE": "unknown_symbol: no such symbol",
+                    "FAR": "connecting: refused",
+                },
+                "states": {BookState.HALTED: 1, BookState.CONNECTING: 1},
+            },
+            "(FAR: connecting: refused); check that the venue can be reached, and trades",
+        ),
+        (
+            {GapReason.CLOCK_STEP: 2},
+            {},
+            "(clock_step); check that the venue can be reached, and trades",
+        ),
+    ],
+    ids=["too early", "one unknown, one not reached", "another cause"],
+)
+def test_a_vain_run_says_why(
+    gaps: dict[GapReason, int], changes: dict[str, Any], told: str
+) -> None:
+    summary = make_summary(rows=0, gap_seconds=gaps, **changes)
+    assert summary.is_vain
+    assert describe_vain(summary) == f"no book gave a row {told}"
+
+
+def test_seconds_from_before_a_run_make_it_not_vain() -> None:
+    gaps = {GapReason.PROCESS_DOWN: 5, GapReason.UNSUBSCRIBED: 1}
+    assert not make_summary(rows=0, gap_seconds=gaps).is_vain
 
 
 def test_python_m_obframe_and_the_script_are_the_same(command_line: CommandLine) -> None:
