@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -161,6 +162,23 @@ def test_damage_is_judged_as_plain_reading_does(
     assert_judged_alike(bytes(raw))
 
 
+@pytest.mark.parametrize("name", ["side", "price_level", "x"])
+@pytest.mark.parametrize("value", ["bid", r"b\ud800id"])
+def test_half_a_character_in_a_name_or_a_value_is_judged_as_plain_reading_does(
+    name: str, value: str
+) -> None:
+    for key in (name, name + r"\ude00"):
+        level = {"side": "bid", "price_level": "1.5", "new_quantity": "2", key: value}
+        assert_judged_alike(write_plain(level))
+
+
+def write_plain(level: dict[str, str]) -> bytes:
+    """Write a message of one level, with escapes as they stand in its texts."""
+    fields = ",".join(f'"{name}":"{value}"' for name, value in level.items())
+    event = f'{{"type":"update","product_id":"X","updates":[{{{fields}}}]}}'
+    return f'{{"channel":"l2_data","sequence_num":7,"events":[{event}]}}'.encode()
+
+
 def read_json(data: bytes) -> Any:
     """Read JSON of at most 64 levels in UTF-8 at its strictest; ``UNSET`` when it is none."""
     try:
@@ -168,11 +186,19 @@ def read_json(data: bytes) -> Any:
             data.decode(),
             parse_constant=refuse,
             parse_int=read_int,
-            object_pairs_hook=lambda pairs: dict(reversed(pairs)),  # the first of a name counts
+            object_pairs_hook=keep_first,
         )
     except (ValueError, RecursionError):
         return msgspec.UNSET
     return whole if is_shallow(whole, 64) else msgspec.UNSET
+
+
+def keep_first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object in which the first of a name counts.
+
+    Names that are no Unicode are nobody's, and msgspec does not take them.
+    """
+    return {name: value for name, value in reversed(pairs) if is_unicode(name)}
 
 
 def read_int(text: str) -> int:
@@ -214,7 +240,7 @@ def assert_judged_alike(data: bytes) -> None:
     for one, raw_event in zip(made, whole["events"], strict=True):
         try:
             event = msgspec.convert(raw_event, Event)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             assert isinstance(one.error, InvalidEvent | CapacityError)
             continue
         if is_refused(event):
@@ -242,6 +268,6 @@ def refuse(constant: str) -> None:
 def is_typed(whole: Any) -> bool:
     try:
         found = msgspec.convert(whole, Message)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
     return 0 <= found.sequence_num < 2**63
