@@ -201,7 +201,7 @@ def test_instructions_of_a_slowed_core_are_reported(slowed: str) -> None:
     """Beside the last commit's, and no function that was not slowed."""
     done = count_instructions("--reference", "HEAD", PYTHONPATH=slowed)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert re.search(r"OrderBook\.apply .* \+[5-8]\d\d\.\d\d%  MISSED", done.stdout), done.stdout
+    assert re.search(r"OrderBook\.apply .* \+[4-8]\d\d\.\d\d%  MISSED", done.stdout), done.stdout
     assert re.search(r"Snapshot\.pack .*  ok", done.stdout), done.stdout
     assert "add a line to benchmarks/instructions.md" in done.stdout
 
