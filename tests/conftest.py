@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -205,3 +207,25 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(command, check=True, capture_output=True)
     both.write_bytes(key.read_bytes() + cert.read_bytes())
     return both
+
+
+@pytest.fixture
+def kept_memory() -> Callable[[Callable[[], object], int, int], int]:
+    """Return what tells how many bytes work leaves: done so often, after so often before."""
+
+    def measure(work: Callable[[], object], before: int, times: int) -> int:
+        work()
+        tracemalloc.start()
+        try:
+            for _ in range(before):
+                work()
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0]
+            for _ in range(times):
+                work()
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0] - held
+        finally:
+            tracemalloc.stop()
+
+    return measure

@@ -138,10 +138,9 @@ def describe_vain(summary: RunSummary) -> str:
     said = ", ".join(reason for reason in summary.gap_seconds if reason not in UNRECORDED)
     unproven = {name: why for name, why in summary.unproven.items() if name not in summary.unknown}
     if unproven:
-        symbol, why = next(iter(unproven.items()))
-        said = f"{name_some(list(unproven))}: {why}"
+        said = "{}: {}".format(*next(iter(unproven.items())))
         if len(unproven) > 1:
-            said = f"{name_some(list(unproven))}; {symbol}: {why}"
+            said = f"{name_some(list(unproven))}; {said}"
     mend = "check that the venue can be reached, and trades"
     if summary.updates:
         mend = "updates came, yet none proved a book in time: record for longer"

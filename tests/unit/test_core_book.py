@@ -6,7 +6,6 @@ import copy
 import gc
 import pickle
 import random
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -381,7 +380,7 @@ def test_a_book_may_bear_another_name_than_its_venue_gives_it() -> None:
         book.apply(DepthUpdate("kraken/BTC/USD", 3, 3, 2, [], []))
 
 
-def test_a_long_life_keeps_no_memory() -> None:
+def test_a_long_life_keeps_no_memory(kept_memory: Any) -> None:
     rng = random.Random(3)
     updates = [
         change([(str(rng.randrange(1, 500)), str(rng.randrange(3))) for _ in range(30)])
@@ -397,16 +396,4 @@ def test_a_long_life_keeps_no_memory() -> None:
             book.snapshot(5).bids.clear()
         book.clear()
 
-    work()
-    tracemalloc.start()
-    try:
-        work()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(20):
-            work()
-        gc.collect()
-        after = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert after - before < 5_000
+    assert kept_memory(work, 1, 20) < 5_000

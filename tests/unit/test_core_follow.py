@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import json
 import random
 import sys
-import tracemalloc
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -760,7 +758,7 @@ def test_a_buffer_of_items_without_a_size_is_given_back() -> None:
     assert sys.getrefcount(data) == before
 
 
-def test_no_memory_is_kept_of_messages() -> None:
+def test_no_memory_is_kept_of_messages(kept_memory: Any) -> None:
     book = make_book()
     wide = [("1", "99999999999999999999.12345678")]  # of more than 64 bits
     taken = [
@@ -786,17 +784,4 @@ def test_no_memory_is_kept_of_messages() -> None:
                 book.follow(raw)
         book.clear()
 
-    work()
-    tracemalloc.start()
-    try:
-        for _ in range(20):
-            work()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(200):
-            work()
-        gc.collect()
-        after = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert after - before < 5_000
+    assert kept_memory(work, 20, 200) < 5_000

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import sys
-import tracemalloc
 from typing import Any
 
 import pytest
@@ -591,7 +589,7 @@ def test_a_message_that_was_never_made_is_empty_and_harmless() -> None:
     assert (snapshot.symbol, snapshot.asks, len(snapshot)) == ("", [], 0)
 
 
-def test_no_memory_is_kept_after_messages_are_gone() -> None:
+def test_no_memory_is_kept_after_messages_are_gone(kept_memory: Any) -> None:
     bad = event(b='[["1","1"],["x","1"]]')
     truncated = SPOT[:-3]
 
@@ -603,20 +601,7 @@ def test_no_memory_is_kept_after_messages_are_gone() -> None:
             with contextlib.suppress(InvalidEvent, MalformedMessage):
                 parse_depth_update(message)
 
-    work()
-    tracemalloc.start()
-    try:
-        for _ in range(50):
-            work()
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        for _ in range(500):
-            work()
-        gc.collect()
-        after = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    assert after - before < 5_000
+    assert kept_memory(work, 50, 500) < 5_000
 
 
 def test_decimals_of_every_length_wherever_they_stand() -> None:
