@@ -1,7 +1,7 @@
 """The real recorder, fed by the real venue on loopback: latency with 20 symbols, CPU of two.
 
-Beside it, in the same seconds, runs what both are compared with: an echo over loopback and the
-standard library reading the same messages.
+Beside it, in the same seconds, runs what both are compared with: an echo over loopback, and a
+client of the same venue that only reads the messages.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data import make_stream
 from gate import percentile_99
 
 SECONDS = int(os.environ.get("OBFRAME_BENCH_SECONDS", "20"))
@@ -42,6 +41,7 @@ class Trial:
         }
         self.environ.pop("PERSISTENT_SYMBOLS", None)
         self.command = [sys.executable, "-m", "obframe"]
+        self.urls: dict[str, str] = {}
 
     @contextmanager
     def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -66,14 +66,27 @@ class Trial:
         options = ["--symbols", str(self.symbols), "--rate", str(RATE)]
         with self.start("exchange", "--port", "0", "--format", "json", *options) as venue:
             assert venue.stdout is not None
-            urls = json.loads(venue.stdout.readline())
-            settings = [f"--set=binance.{name}={url}" for name, url in urls.items()]
+            self.urls = json.loads(venue.stdout.readline())
+            settings = [f"--set=binance.{name}={url}" for name, url in self.urls.items()]
             settings += [f"--set=rocksdb.path={self.folder / 'rows'}", "--plugins", "rocksdb"]
             names = ["--symbols", ",".join(MARKET[self.symbols])]
             life = ["--duration", str(STARTING + SECONDS), "--format", "json"]
             with self.start("run", *settings, *names, *life) as recorder:
                 time.sleep(STARTING)
                 yield recorder
+
+    @contextmanager
+    def read_plainly(self) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a client of the same streams that reads JSON and keeps nothing, once it is there."""
+        script = Path(__file__).with_name("plain_client.py")
+        command = [sys.executable, str(script), self.urls["ws_url"], *MARKET[self.symbols]]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
+            try:
+                assert client.stdout is not None
+                assert client.stdout.readline() == b"connected\n"
+                yield client
+            finally:
+                client.kill()
 
     def finish(self, recorder: subprocess.Popen[str]) -> dict[str, Any]:
         """Return what the recorder says of its run, which must have been a good one."""
@@ -132,31 +145,14 @@ def test_latency_of_20_symbols(gate: Any, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="needs Linux's schedstat")
 def test_cpu_of_2_symbols(gate: Any, tmp_path: Path) -> None:
-    trials = [measure_cpu_of_2_symbols(tmp_path)]
-    if (
-        trials[0][0] >= 1
-    ):  # a busy machine makes wake-ups dear for a while, a slower recorder always
-        (tmp_path / "again").mkdir()
-        trials.append(measure_cpu_of_2_symbols(tmp_path / "again"))
-    gate.hold("cpu_2", *min(trials))
-
-
-def measure_cpu_of_2_symbols(folder: Path) -> tuple[float, float]:
-    """Return the per cent of a core that the recorder and that reading the messages took."""
-    messages = make_stream().messages[: 2 * RATE]
-    trial = Trial(folder, 2)
-    with trial.record() as recorder:
-        started, before = time.monotonic(), read_cpu(recorder.pid)
-        reading = 0.0
-        rounds = 0
-        while time.monotonic() - started < SECONDS - 1:
-            start = time.thread_time()
-            for message in messages:
-                json.loads(message)
-            reading += time.thread_time() - start
-            rounds += 1
-            time.sleep(0.05)
-        spent = read_cpu(recorder.pid) - before
+    trial = Trial(tmp_path, 2)
+    with trial.record() as recorder, trial.read_plainly() as client:
+        processes = recorder.pid, client.pid
+        started, before = time.monotonic(), [read_cpu(pid) for pid in processes]
+        time.sleep(SECONDS - 2)
+        spent = [read_cpu(pid) - at for pid, at in zip(processes, before, strict=True)]
         elapsed = time.monotonic() - started
+        assert client.poll() is None
         trial.finish(recorder)
-    return spent / elapsed * 100, reading / rounds * 100
+    ours, plain = (seconds / elapsed * 100 for seconds in spent)
+    gate.hold("cpu_2", ours, plain)

@@ -112,11 +112,11 @@ class Result:
 
     @property
     def excused(self) -> bool:
-        """Whether the reference takes over a quarter of a time limit: then the ratio judges."""
+        """Whether the reference takes over a quarter of a limit of time: then the ratio judges."""
         limit, reference = self.budget.limit, self.reference
         if limit is None or reference is None or self.budget.ratio is None:
             return False
-        return self.budget.unit in PER_SECOND and reference > limit / 4
+        return self.budget.unit in (*PER_SECOND, "percent") and reference > limit / 4
 
     @property
     def trouble(self) -> str:

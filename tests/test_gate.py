@@ -95,6 +95,24 @@ def test_a_machine_too_slow_for_the_reference_is_judged_by_the_ratio(run: Run) -
     assert "this machine is too slow for the limit" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("ours", "reference", "told"),
+    [
+        (3.0, 2.0, r"ok, this machine is too slow for the limit"),
+        (3.0, 0.2, r"quick: 3 %, 1 % are allowed"),
+        (5.0, 2.0, r"quick: 0\.4 times as good as the reference, 0\.5 times is the least"),
+    ],
+    ids=["as dear for all", "dear for us", "dear for all, and more so for us"],
+)
+def test_a_share_of_the_cpu_is_judged_like_a_time(
+    run: Run, ours: float, reference: float, told: str
+) -> None:
+    budgets = '[quick]\nstatistic = "value"\npercent = 1.0\nratio = 0.5\n'
+    done = run(budgets, f"def test_quick(gate):\n    gate.hold('quick', {ours}, {reference})\n")
+    assert done.returncode == (0 if told.startswith("ok") else 1), done.stdout
+    assert re.search(told, done.stdout), done.stdout
+
+
 # Both budgets are missed once, each in another attempt.
 MOODS = """
 attempts = []
