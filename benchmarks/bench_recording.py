@@ -77,7 +77,7 @@ class Trial:
 
     @contextmanager
     def read_plainly(self) -> Iterator[subprocess.Popen[bytes]]:
-        """Start a client of the same streams that reads JSON and keeps nothing, once it is there."""
+        """Start a client of the same streams that only reads their JSON; gives it once it does."""
         script = Path(__file__).with_name("plain_client.py")
         command = [sys.executable, str(script), self.urls["ws_url"], *MARKET[self.symbols]]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as client:
