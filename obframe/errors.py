@@ -29,10 +29,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class ObframeError(Exception):
-    """Base of everything obframe raises on purpose."""
+    """Base of everything obframe raises on purpose. All of them can be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the text and the attributes, whatever an error is made from."""
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[ObframeError], args: tuple[Any, ...]) -> ObframeError:
+    return kind.__new__(kind, *args)
 
 
 @dataclass(frozen=True, slots=True)
