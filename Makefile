@@ -54,9 +54,9 @@ setup: $(VENV)/.stamp-built
 run: $(VENV)/.stamp-built
 	$(BIN)/obframe demo
 
-# Much of the time goes into waiting for clocks and processes: three workers keep two cores busy.
+# Much of the time goes into waiting for clocks and processes: four workers keep two cores busy.
 test: $(VENV)/.stamp-built
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p no:benchmark
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p no:benchmark
 
 lint: $(VENV)/.stamp-built
 	$(BIN)/ruff check .
