@@ -2100,6 +2100,8 @@ cdef int look_into(object data, Py_buffer *view) except -1:
     """Look into what has the buffer protocol; PyBuffer_Release has to follow."""
     if isinstance(data, str):
         raise TypeError("bytes are needed, not str; text.encode() gives them")
+    if not PyObject_CheckBuffer(data):
+        raise TypeError(f"bytes are needed, as they came, not {type(data).__name__}")
     return PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
 
 
@@ -3375,12 +3377,12 @@ cdef bint covers_side(Side *side, Py_ssize_t depth) noexcept nogil:
     return side.count >= depth and side.keys[nth_best(side, depth)] >= side.edge
 
 
-cdef Py_ssize_t check_depth(object depth) except -1:
-    if isinstance(depth, bool) or not isinstance(depth, int):
-        raise TypeError(f"depth must be an int, not {type(depth).__name__}")
-    if depth < 0:
-        raise ValueError(f"depth must not be negative: {depth}")
-    return min(depth, INT64_MAX)
+cdef Py_ssize_t check_count(str name, object count) except -1:
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} must be an int, not {type(count).__name__}")
+    if count < 0:
+        raise ValueError(f"{name} must not be negative: {count}")
+    return min(count, INT64_MAX)
 
 
 cdef int check_places(str name, object places) except -1:
@@ -3731,7 +3733,7 @@ cdef class OrderBook:
             False when a side whose snapshot was cut at its limit has fewer levels than ``depth``,
             or the last of them lies beyond the worst price of that snapshot.
         """
-        cdef Py_ssize_t levels = check_depth(depth)
+        cdef Py_ssize_t levels = check_count("depth", depth)
         return covers_side(&self._bids, levels) and covers_side(&self._asks, levels)
 
     @cython.critical_section
@@ -3755,8 +3757,8 @@ cdef class OrderBook:
         return self._list(&self._asks, depth, start, ASK_FLIP)
 
     cdef list _list(self, Side *side, object depth, object start, uint64_t flip):
-        cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_depth(depth)
-        cdef Py_ssize_t skipped = check_depth(start)
+        cdef Py_ssize_t wanted = PY_SSIZE_T_MAX if depth is None else check_count("depth", depth)
+        cdef Py_ssize_t skipped = check_count("start", start)
         cdef Py_ssize_t count
         cdef Py_ssize_t at = side.end
         cdef int scale = self._scale
@@ -3806,7 +3808,7 @@ cdef class OrderBook:
 
         Cost: one pass from the arrays to the bytes, no string is made.
         """
-        cdef Py_ssize_t levels = check_depth(depth)
+        cdef Py_ssize_t levels = check_count("depth", depth)
         cdef int price_places = check_places("price_decimals", price_decimals)
         cdef int quantity_places = check_places("quantity_decimals", quantity_decimals)
         cdef Py_ssize_t bids = min(levels, self._bids.count)
@@ -3846,7 +3848,7 @@ cdef class OrderBook:
         20 levels is kept, and copied where they are as they were.
         """
         cdef int64_t second = check_int64("timestamp", timestamp)
-        cdef Py_ssize_t levels = check_depth(depth)
+        cdef Py_ssize_t levels = check_count("depth", depth)
         cdef Py_ssize_t bids = min(levels, self._bids.count)
         cdef Py_ssize_t asks = min(levels, self._asks.count)
         # As many levels as are kept may be written first, whatever the depth.
@@ -5208,7 +5210,7 @@ cdef class ColumnDecoder:
         cdef int place
         memset(&columns, 0, sizeof(Columns))
         columns.room = -1
-        columns.depth = check_depth(depth)
+        columns.depth = check_count("depth", depth)
         if not 1 <= columns.depth <= MOST_COUNTED:
             raise ValueError(f"depth must be 1 to {MOST_COUNTED}: {depth}")
         for place, (name, buffer) in enumerate((

@@ -116,13 +116,16 @@ class MalformedMessage(MessageError):
         super().__init__(f"malformed message at byte {offset}: {reason}")
 
 
+_WITHOUT_VALUE = ("is missing", "is empty")
+
+
 class InvalidEvent(MessageError):
     """A depth event with an id, price or quantity that is refused; nothing of it is applied.
 
     Attributes:
         symbol: The event's symbol, or None when it has none.
         field: The field, such as ``u`` or ``bids[3].price``.
-        value: The offending text, cut to 80 characters.
+        value: The offending text, cut to 80 characters; empty when there is none.
         reason: What is wrong.
     """
 
@@ -131,7 +134,9 @@ class InvalidEvent(MessageError):
         self.field = field
         self.value = value[:80]
         self.reason = reason
-        super().__init__(f"{symbol or '?'}: {field} = {self.value!r}: {reason}")
+        untold = not value and reason in _WITHOUT_VALUE
+        what = field if untold else f"{field} = {self.value!r}:"
+        super().__init__(f"{symbol or '?'}: {what} {reason}")
 
 
 class SequenceError(ObframeError):

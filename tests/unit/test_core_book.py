@@ -253,8 +253,13 @@ def test_wrong_types_are_type_errors() -> None:
         with pytest.raises(TypeError):
             book.snapshot(value)  # type: ignore[arg-type]
     for call in (book.bids, book.asks, book.covers):
-        with pytest.raises(ValueError, match="negative"):
+        with pytest.raises(ValueError, match=r"^depth must not be negative: -1$"):
             call(-1)
+    for levels in (book.bids, book.asks):
+        with pytest.raises(ValueError, match=r"^start must not be negative: -1$"):
+            levels(1, start=-1)
+        with pytest.raises(TypeError, match=r"^start must be an int, not float$"):
+            levels(1, start=1.0)  # type: ignore[arg-type]
     with pytest.raises(OverflowError, match=r"timestamp must fit 64 bits .* 0x8000000000000000"):
         book.snapshot(2**63)
     assert len(book.bids(2**80)) == 1
@@ -367,8 +372,6 @@ def test_digits_are_what_checksums_are_made_of() -> None:
             book.digits(1, bad, 0)
     with pytest.raises(TypeError, match="quantity_decimals"):
         book.digits(1, 0, True)
-    with pytest.raises(ValueError, match="depth"):
-        book.bids(start=-1)
 
 
 def test_a_book_may_bear_another_name_than_its_venue_gives_it() -> None:

@@ -596,12 +596,21 @@ def test_old_and_foreign_messages_need_not_fit_the_book() -> None:
         book.follow(message(AT, 105, fine, symbol='"ETHUSDT"'))
 
 
+def test_what_is_missing_is_named() -> None:
+    book = make_book()
+    with pytest.raises(InvalidEvent, match=r"^BTCUSDT: u is missing$") as error:
+        book.follow(b'{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":101,"b":[],"a":[]}')
+    assert (error.value.field, error.value.value) == ("u", "")
+    with pytest.raises(InvalidEvent, match=r"bids\[0\]\.price = '': is not a plain decimal"):
+        book.follow(message(AT, 105, [("", "1")]))
+
+
 def test_wrong_types_are_type_errors() -> None:
     book = make_book()
     before = describe(book)
     wrong: list[Any] = [None, "text", 5, 1.5, [], object(), DepthUpdate("BTCUSDT", 1, 2, 0, [], [])]
     for data in wrong:
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=f"bytes are needed, .*not {type(data).__name__}"):
             book.follow(data)
     with pytest.raises(TypeError):
         book.follow()  # type: ignore[call-arg]
