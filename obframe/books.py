@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from types import MappingProxyType
 
 from obframe._core import OrderBook, Snapshot
 from obframe.errors import SymbolError
@@ -90,36 +89,16 @@ class BookManager:
 
     # -- what is wanted --------------------------------------------------------------------------
 
-    def market(self, instrument: Instrument) -> str:
-        """Return which market an instrument is of, such as ``binance spot``; empty if none says."""
-        if self._venues is None:
-            return ""
-        try:
-            venue = self._venues.resolve(instrument)[0]
-        except SymbolError:
-            return ""
-        return f"{venue} {getattr(self.runners[venue].feed, 'market', '')}".strip()
-
-    def subscribe(
-        self, *instruments: Instrument, refused: Mapping[str, str] = MappingProxyType({})
-    ) -> None:
+    def subscribe(self, *instruments: Instrument) -> None:
         """Want these books; those already wanted stay as they are.
 
-        An instrument that no feed speaks for, and a second name of one book, is taken as halted, as
-        are those that are refused.
-
-        Args:
-            instruments: Whose books.
-            refused: Symbols that are not to be streamed, each with the reason.
+        An instrument that no feed speaks for, and a second name of one book, is taken as halted.
         """
         added: dict[FeedRunner, list[Entry]] = {}
         for instrument in instruments:
             if instrument.symbol in self._entries:
                 continue
             runner, reason, refusal = self._place(instrument)
-            if instrument.symbol in refused:
-                runner, reason = self._nobody, GapReason.UNSUBSCRIBED
-                refusal = refused[instrument.symbol]
             entry = Entry(BookSynchronizer(instrument, self._limits), runner)
             self._entries[instrument.symbol] = entry
             if reason is None:

@@ -14,7 +14,6 @@
     ├── SymbolError            a symbol that cannot be part of a key
     ├── QueryError             a time, a range or a number that cannot be asked for
     ├── UnknownSymbol          nothing is stored of a symbol
-    ├── OtherMarket            a symbol's rows are of another market than the one to be recorded
     ├── MissingExtra           a library that an extra brings is not installed
     ├── FeedError              a venue cannot be reached or refuses us
     ├── SinkError              a sink's other end cannot be reached or did not take its rows
@@ -243,26 +242,6 @@ class UnknownSymbol(ObframeError):
         alike += difflib.get_close_matches(symbol.upper(), stored, n=1)
         mend = f"did you mean {alike[0]}?" if alike else "stored: " + _name_some(stored)
         super().__init__(f"nothing is stored of {symbol!r}; {mend}")
-
-
-class OtherMarket(ObframeError):
-    """Symbols have rows of another market: what is recorded now would be mixed with them.
-
-    Attributes:
-        symbols: Those symbols.
-        stored: The market that the rows of the first are of, such as ``binance spot``.
-        wanted: The market that was to be recorded.
-    """
-
-    def __init__(self, symbols: Sequence[str], stored: str, wanted: str) -> None:
-        self.symbols = tuple(symbols)
-        self.stored = stored
-        self.wanted = wanted
-        super().__init__(
-            f"the rows of {_name_some(symbols)} in this storage are of {stored}, and this run "
-            f"would go on with {wanted} under the same names: choose another storage for it, "
-            "such as --set rocksdb.path=PATH"
-        )
 
 
 def _native(symbol: str) -> str:

@@ -80,9 +80,6 @@ class Feed(Protocol):
     A feed normalises continuity: every update's ``prev_update_id`` is the ``last_update_id`` of the
     update before it on an unbroken stream. It opens the stream of an instrument before its
     snapshot can be asked for, and says ``SUBSCRIBED`` when the stream is open.
-
-    A feed that speaks of one of several markets that trade the same symbols has an attribute
-    ``market``, such as ``spot``: rows of one are then never continued by another's.
     """
 
     async def run(self, emit: Emit) -> None:

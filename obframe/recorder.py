@@ -14,10 +14,9 @@ from typing import Any, Final
 
 from obframe.books import BookManager
 from obframe.clock import Clock, SystemClock, ticks
-from obframe.errors import ObframeError, OtherMarket
+from obframe.errors import ObframeError
 from obframe.feeds import FeedSet, name_some
 from obframe.histogram import Histogram
-from obframe.origins import Origins
 from obframe.protocols import Feed, Storage, SymbolSource
 from obframe.retainer import Retainer
 from obframe.sampler import Sampler
@@ -94,7 +93,7 @@ class Recorder:
         clock: Where time comes from.
 
     Raises:
-        StorageError: A sink's delivery position, or whose rows are stored, cannot be read.
+        StorageError: A sink's delivery position cannot be read.
     """
 
     def __init__(
@@ -130,7 +129,6 @@ class Recorder:
             on_gap=self._observe_gap,
             on_stored=self._telling.offer_stored,
         )
-        self._origins = Origins(storage)
         self._sampler = Sampler(self.books, self._writer, self._telling, self._clock)
         self._retainer = Retainer(
             retention or RetentionSettings(),
@@ -152,7 +150,6 @@ class Recorder:
 
         Raises:
             ObframeError: The symbol source failed before it named any instrument.
-            OtherMarket: Of the first instruments that it named, some have rows of another market.
         """
         version = importlib.metadata.version("obframe")
         run = RunInfo(
@@ -236,14 +233,9 @@ class Recorder:
         while True:
             try:
                 async for now_wanted in self._source.watch():
-                    refused = await self._claim(
-                        now_wanted - wanted, first=not first_wanted.is_set()
-                    )
-                    self._want(wanted, now_wanted, refused)
+                    self._want(wanted, now_wanted)
                     wanted = now_wanted
                     first_wanted.set()
-            except OtherMarket:
-                raise
             except Exception as error:
                 if not first_wanted.is_set():
                     raise ObframeError(f"the symbol source failed: {error}") from error
@@ -255,40 +247,16 @@ class Recorder:
                     raise ObframeError("the symbol source named no instruments")
                 return
 
-    async def _claim(self, added: frozenset[Instrument], *, first: bool) -> dict[str, str]:
-        """Note which markets the rows will be of; return who has rows of another one, and why not.
-
-        Raises:
-            OtherMarket: There are such symbols among the first: the run is not what was meant.
-        """
-        markets = {instrument.symbol: self.books.market(instrument) for instrument in added}
-        markets = {symbol: market for symbol, market in markets.items() if market}
-        if not markets:
-            return {}
-        others = await asyncio.to_thread(self._origins.claim, markets)
-        if others and first:
-            symbol = min(others)
-            raise OtherMarket(sorted(others), others[symbol], markets[symbol])
-        return {
-            symbol: f"its rows here are of {other}, not of {markets[symbol]}"
-            for symbol, other in others.items()
-        }
-
-    def _want(
-        self,
-        old: frozenset[Instrument],
-        new: frozenset[Instrument],
-        refused: Mapping[str, str],
-    ) -> None:
+    def _want(self, old: frozenset[Instrument], new: frozenset[Instrument]) -> None:
         for instrument in sorted(old - new):
             self.books.unsubscribe(instrument)
             self._sampler.forget(instrument.symbol)
         added = sorted(new - old)
         for instrument in added:
             self._sampler.want(instrument.symbol)
-        self.books.subscribe(*added, refused=refused)
-        if begun := [item.symbol for item in added if item.symbol not in refused]:
-            logger.info("recording %s", name_some(begun))
+        self.books.subscribe(*added)
+        if added:
+            logger.info("recording %s", name_some([item.symbol for item in added]))
 
     # -- the ticks -------------------------------------------------------------------------------
 

@@ -54,11 +54,6 @@ class BinanceFeed:
         self._requested: dict[str, Instrument] = {}
         self._run: _Run | None = None
 
-    @property
-    def market(self) -> str:
-        """Which of Binance's markets it speaks of: ``spot``, ``usdm`` or ``coinm``."""
-        return self._settings.market
-
     async def run(self, emit: Emit) -> None:
         """Deliver events until cancelled; then close every connection.
 

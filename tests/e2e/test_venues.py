@@ -108,37 +108,3 @@ def test_kraken_may_be_the_default_venue_whose_symbols_are_bare(desk: Any) -> No
         assert len(line.rows) >= 3
         verdict = judge_kraken(desk, symbol, "only")
         assert (verdict.wrong, verdict.equal) == ([], len(line.rows))
-
-
-@pytest.mark.slow
-def test_rows_of_one_market_are_never_continued_by_another(desk: Any) -> None:
-    spot = desk.venue("--symbols", 2)
-    recorder = desk.recorder(spot, "--symbols", "BTCUSDT")
-    desk.until(lambda: (desk.path / "CURRENT").exists() and desk.timeline("BTCUSDT").rows, 30)
-    assert recorder.terminate() == 0, recorder.log
-    stored = desk.timeline("BTCUSDT").rows
-
-    futures = desk.venue("--symbols", 2, "--market", "usdm")
-    market = ("--set", "binance.market=usdm")
-    refused = desk.recorder(futures, *market, "--symbols", "BTCUSDT,ETHUSDT")
-    assert refused.wait() == 1
-    assert "the rows of BTCUSDT in this storage are of binance spot" in refused.log
-    assert "would go on with binance usdm" in refused.log
-    assert "--set rocksdb.path=" in refused.log
-    assert desk.timeline("BTCUSDT").rows == stored
-
-    # One that comes later costs the others nothing.
-    shared = ("--set", f"runtime.path={desk.folder / 'set.db'}")
-    assert desk.run("symbols", "add", "ETHUSDT", *shared).returncode == 0
-    recorder = desk.recorder(futures, *market, "--plugins", "runtime", *shared)
-    desk.until(lambda: desk.timeline("ETHUSDT").rows, 30)
-    assert desk.run("symbols", "add", "BTCUSDT", *shared).returncode == 0
-    recorder.until_logged("BTCUSDT: unsubscribed -> halted (unsubscribed)")
-    before = len(desk.timeline("ETHUSDT").rows)
-    desk.until(lambda: len(desk.timeline("ETHUSDT").rows) > before + 1, 30)
-    assert recorder.terminate() == 0, recorder.log
-    assert desk.timeline("BTCUSDT").rows == stored
-    assert "its rows here are of binance spot, not of binance usdm" in recorder.log
-    desk.timeline("BTCUSDT").check()
-    rows = desk.timeline("ETHUSDT").rows
-    assert rows == list(range(rows[0], rows[-1] + 1))
