@@ -24,8 +24,6 @@ from obframe_plugins._websocket import Closed, Open, Options, Socket, Take
 _KINDS_LOGGED = 100
 _WAIT_LOGGED = 1.0
 _CLOSE_TIMEOUT = 1.0
-_SOON_AGAIN = 12
-"""Attempts 2 s apart on average: half a minute in all, far fewer than venues allow in five."""
 
 
 class BackoffSettings(LinkSettings, Protocol):
@@ -166,7 +164,7 @@ class LinkContext:
 
     def new_backoff(self) -> Backoff:
         """Return delays that have seen no failure yet."""
-        return Backoff(self._link_settings.backoff_max, self.rng, soon=_SOON_AGAIN)
+        return Backoff(self._link_settings.backoff_max, self.rng)
 
     def hold_connections(self, seconds: float) -> None:
         """Open no connection for a while: the venue turned this address away."""

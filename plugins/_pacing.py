@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 from collections import deque
 
-_SOON = 4.0  # seconds
-
 
 class RollingLimit:
     """Allow at most so much in any stretch of time of a given length.
@@ -72,24 +70,19 @@ class Backoff:
         most: Upper bound, in seconds.
         rng: Source of the jitter.
         first: Bound of the first delay.
-        soon: How many attempts more are made before the bound grows over 4 s: who waits longer
-            than an outage lasts loses the seconds between.
     """
 
-    def __init__(self, most: float, rng: random.Random, first: float = 0.5, soon: int = 0) -> None:
+    def __init__(self, most: float, rng: random.Random, first: float = 0.5) -> None:
         self._most = most
         self._first = min(first, most)
         self._random = rng
-        self._soon = soon
         self._failures = 0
 
     def next(self) -> float:
         """Return the delay in seconds before the next attempt, and expect that it may fail."""
-        bound = self._first * 2 ** min(self._failures, 32)
-        if bound > _SOON:
-            bound = max(_SOON, self._first * 2 ** min(self._failures - self._soon, 32))
+        bound = min(self._most, self._first * 2 ** min(self._failures, 32))
         self._failures += 1
-        return self._random.uniform(0.0, min(self._most, bound))
+        return self._random.uniform(0.0, bound)
 
     def reset(self) -> None:
         """Forget the failures."""

@@ -280,7 +280,7 @@ async def test_row_25_accept_and_close_in_a_loop_backs_off_and_keeps_to_the_limi
         await wire.eventually(lambda: "the most the venue allows" in caplog.text, "the limit")
         assert feed.counters()["connections"] == 8
     assert len(wire.venue.peers) == 8
-    assert rng.bounds == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0, 4.0, 4.0]
+    assert rng.bounds == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0]
     assert wire.sink.statuses("BTCUSDT")[:4] == [CONNECTING, DISCONNECTED] * 2
 
 

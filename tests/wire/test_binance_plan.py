@@ -65,15 +65,6 @@ def test_row_27_delays_are_jittered_and_capped(most: float, seed: int) -> None:
     assert backoff.next() <= min(0.5, most)
 
 
-@given(soon=st.integers(0, 40), seed=st.integers(0, 100))
-def test_row_27_the_first_attempts_come_soon_after_each_other(soon: int, seed: int) -> None:
-    backoff = Backoff(60.0, random.Random(seed), soon=soon)
-    bounds = [0.5, 1.0, 2.0, *[4.0] * (1 + soon), 8.0, 16.0, 32.0, *[60.0] * 200]
-    delays = [backoff.next() for _ in bounds]
-    assert all(delay <= bound for delay, bound in zip(delays, bounds, strict=True))
-    assert max(delays[-200:]) > 32.0
-
-
 @given(names=st.lists(st.text(min_size=1, max_size=60), min_size=1, max_size=400))
 def test_a_control_message_holds_what_fits_and_at_least_one(names: list[str]) -> None:
     taken = fit(names, 200)
