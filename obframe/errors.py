@@ -41,7 +41,10 @@ class ObframeError(Exception):
 
 
 def _restore(kind: type[ObframeError], args: tuple[Any, ...]) -> ObframeError:
-    return kind.__new__(kind, *args)
+    error = kind.__new__(kind, *args)
+    if isinstance(error, ImportError):  # it has its text a second time
+        error.msg = str(error)
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ def test_an_error_comes_from_another_process_as_it_was(error: errors.ObframeErro
     assert str(other) == str(error)
     assert vars(other) == vars(error)
     assert other.args == error.args
+    assert getattr(other, "msg", None) == getattr(error, "msg", None)
 
 
 def test_all_errors_are_tried() -> None:
