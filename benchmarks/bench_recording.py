@@ -98,8 +98,8 @@ class Trial:
         return summary
 
 
-def echo_for(seconds: float) -> list[float]:
-    """Return the seconds that each exchange of a message over loopback took, some 200 a second."""
+def echo_for(seconds: float, pause: float = 0.005) -> list[float]:
+    """Return the seconds of each exchange of a message over loopback; between them are pauses."""
     server = socket.create_server(("127.0.0.1", 0))
     message = b"x" * 1024
 
@@ -121,7 +121,7 @@ def echo_for(seconds: float) -> list[float]:
             while left:
                 left -= len(client.recv(left))
             spent.append(time.perf_counter() - start)
-            time.sleep(0.005)
+            time.sleep(pause)
     thread.join(10)
     return spent
 
@@ -137,7 +137,9 @@ def read_cpu(pid: int) -> float:
 def test_latency_of_20_symbols(gate: Any, tmp_path: Path) -> None:
     trial = Trial(tmp_path, 20)
     with trial.record() as recorder:
-        echo = percentile_99(echo_for(SECONDS - 1)) * 1e3
+        # Paused like the venue's messages: some machines make dear what runs after a pause.
+        pause = min(0.5 / RATE, (SECONDS - 1) / 200)
+        echo = percentile_99(echo_for(SECONDS - 1, pause)) * 1e3
         summary = trial.finish(recorder)
     gate.hold("latency_20", summary["book_latency_p99"] * 1e3, echo)
     gate.hold("lag_20", summary["tick_lag_p99"] * 1e3, echo)

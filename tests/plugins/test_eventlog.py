@@ -26,7 +26,7 @@ def test_runs_lost_books_and_gaps_are_told(command_line: CommandLine) -> None:
     faults = ("--fault", "drop@20:symbol=BBB", "--fault", "slow-rest@2:symbol=BBB,seconds=2")
     with command_line.venue("--symbols", "AAA,BBB", *faults) as urls:
         plugins = ("--plugins", "rocksdb,eventlog", "--set", "eventlog.path=events.jsonl")
-        for seconds in ("7", "1"):
+        for seconds in ("7", "3"):
             command = ("run", *plugins, "--symbols", "AAA,BBB", "--duration", seconds, *urls)
             result = command_line.run(*command)
             assert result.returncode == 0, result.stderr
