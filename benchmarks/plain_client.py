@@ -1,14 +1,14 @@
 """The plainest client of a venue: reads every depth message of some symbols as JSON, keeps nothing.
 
 ``python benchmarks/plain_client.py URL SYMBOL ...`` prints a line once it is connected, and reads
-until it is ended. What it takes is what the machine asks for its wake-ups.
+until the venue closes or it is ended. What it takes is what the machine asks for its wake-ups.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
-import sys
 
 from websockets.asyncio.client import connect
 
@@ -23,4 +23,8 @@ async def read(url: str, symbols: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(read(sys.argv[1], sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("url", help="where the venue's streams are, such as ws://127.0.0.1:8000")
+    parser.add_argument("symbols", nargs="+", metavar="SYMBOL")
+    chosen = parser.parse_args()
+    asyncio.run(read(chosen.url, chosen.symbols))

@@ -601,6 +601,8 @@ def test_what_is_missing_is_named() -> None:
     with pytest.raises(InvalidEvent, match=r"^BTCUSDT: u is missing$") as error:
         book.follow(b'{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":101,"b":[],"a":[]}')
     assert (error.value.field, error.value.value) == ("u", "")
+    with pytest.raises(InvalidEvent, match=r"symbol is empty$"):
+        DepthUpdate("", 1, 2, 0, [], [])
     with pytest.raises(InvalidEvent, match=r"bids\[0\]\.price = '': is not a plain decimal"):
         book.follow(message(AT, 105, [("", "1")]))
 
